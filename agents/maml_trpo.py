@@ -1,0 +1,175 @@
+"""MAML-TRPO: Finn et al. 2017, "Model-Agnostic Meta-Learning", algorithm 3, exactly second order.
+
+Minimise over θ (and, with Meta-SGD, α) the mean over tasks i of L_i(φ_i(θ)), φ_i = θ - α ∇L_i(θ), by a
+trust-region step whose KL divergence is measured between the adapted policies before and after it.
+"""
+
+from typing import NamedTuple
+
+import gymnasium as gym
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor, nn
+
+from metarl import (
+    Act,
+    Batch,
+    GaussianMlp,
+    MetaObjective,
+    Rollout,
+    Step,
+    Trial,
+    conjugate_gradient,
+    gae,
+    largest_step,
+    line_search,
+    linear_baseline,
+    normalised,
+)
+
+
+class Belief(NamedTuple):
+    """What MAML knows of each task: its adapted parameters, and how often it has adapted them."""
+
+    params: Tensor  # [N, P]
+    steps: int
+
+
+class MamlTrpo(nn.Module):
+    """A Gaussian policy whose initial parameters are learned so that a gradient step adapts them."""
+
+    @dataclass(frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+    class Config:
+        """Settings, named as in the papers."""
+
+        hidden: tuple[int, ...] = Field((64, 64), min_length=1)
+        """Widths of the policy's hidden layers."""
+        activation: str = Field("tanh", pattern="^(tanh|relu)$")
+        """The hidden layers' nonlinearity: tanh or relu."""
+        initial_std: float = Field(1.0, gt=0)
+        """Standard deviation of the untrained policy."""
+        inner_lr: float = Field(0.1, gt=0)
+        """Size of the first adaptation step; its initial value where it is learned."""
+        later_lr: float | None = Field(None, gt=0)
+        """Size of the adaptation steps after the first; none: as the first."""
+        learn_inner_lr: bool = False
+        """Learn a step size for each parameter (Meta-SGD, Li et al. 2017)."""
+        first_order: bool = False
+        """Ignore that the adaptation's gradient depends on the initial parameters (FOMAML)."""
+        gamma: float = Field(0.99, gt=0, le=1)
+        """Discount."""
+        gae_lambda: float = Field(0.95, ge=0, le=1)
+        """Decay of generalised advantage estimation."""
+        max_kl: float = Field(0.01, gt=0)
+        """Size of the trust region."""
+        cg_iterations: int = Field(10, ge=1)
+        """Conjugate gradient iterations."""
+        damping: float = Field(1e-5, ge=0)
+        """Multiple of the identity that is added to the curvature."""
+        curvature_fraction: float = Field(1.0, gt=0, le=1)
+        """Share of the time steps on which the curvature is computed; the gradient uses all."""
+
+    def __init__(
+        self,
+        observation_space: gym.spaces.Box,
+        action_space: gym.spaces.Box,
+        rng: Generator,
+        config: Config | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = c = config or self.Config()
+        self.rng = rng
+        inputs, outputs = observation_space.shape[0], action_space.shape[0]
+        self.policy = GaussianMlp(inputs, outputs, rng, c.hidden, c.activation, c.initial_std)
+        size = len(self.policy.flat) if c.learn_inner_lr else 1
+        self.register_buffer("alpha", torch.full((size,), c.inner_lr, device=rng.device))
+        self.alpha: Tensor
+
+    # --- the agent's side of a trial
+
+    def begin(self, tasks: int, episodes: int) -> Belief:
+        """All tasks start from the meta-learned parameters θ."""
+        return Belief(self.policy.flat.expand(tasks, -1), 0)
+
+    def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
+        """Sample from each task's policy, or take its mean."""
+        policy = self.policy.batched(belief.params, step.obs)
+        action = policy.mean
+        if explore:
+            noise = torch.empty_like(action).normal_(generator=self.rng)
+            action = action + policy.log_std.exp() * noise
+        return Act(action, policy.log_prob(action), torch.zeros_like(step.reward)), belief
+
+    @torch.no_grad()
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """φ ← φ - α ∇L(φ): one policy-gradient step on each task's own round."""
+        c = self.config
+        later = c.later_lr / c.inner_lr if c.later_lr and belief.steps else 1.0
+        batch = Batch.of(rollout, self.advantages(rollout))
+        gradient = self.policy.derivatives(belief.params, batch).gradient()
+        return Belief(belief.params - later * self.alpha * gradient, belief.steps + 1)
+
+    # --- learning across tasks
+
+    @torch.no_grad()
+    def meta_update(self, trial: Trial) -> dict[str, float]:
+        """One trust-region step on the meta-parameters."""
+        c = self.config
+        advantages = [self.advantages(rollout) for rollout in trial.rounds]
+        meta = self.meta_parameters
+        now = self.objective(meta, trial, advantages)
+        gradient, old = now.gradient(), now.policies()
+
+        thinned = round(1 / c.curvature_fraction)
+        sketch = now if thinned == 1 else self.objective(meta, trial, advantages, thinned)
+
+        def curvature(v: Tensor) -> Tensor:
+            return sketch.fisher(v) + c.damping * v
+
+        direction = conjugate_gradient(curvature, -gradient, c.cg_iterations)
+        step = largest_step(direction, curvature(direction), c.max_kl)
+
+        def evaluate(scale: float) -> tuple[float, float]:
+            return self.objective(meta + scale * step, trial, advantages).compare(old)
+
+        found = line_search(evaluate, c.max_kl)
+        self.meta_parameters = meta + found.scale * step
+        return {
+            "kl": found.kl,
+            "improvement": found.improvement,
+            "step_scale": found.scale,
+            "gradient_norm": gradient.norm().item(),
+            "policy_std": self.policy.log_std.exp().mean().item(),
+            "inner_lr": self.alpha.mean().item(),
+        }
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """A_t of a round, [T, N, E], from the task's own baseline, normalised within each task."""
+        c = self.config
+        value = linear_baseline(rollout, c.gamma)
+        end = torch.zeros_like(value[0])  # the horizon is an end: the baseline knows the time
+        advantage = gae(rollout.reward, value, end, rollout.terminated, c.gamma, c.gae_lambda)
+        return normalised(advantage, rollout.valid)
+
+    def objective(
+        self, meta: Tensor, trial: Trial, advantages: list[Tensor], every: int = 1
+    ) -> MetaObjective:
+        """The loss after adaptation at other meta-parameters, on each so many-th time step of a trial."""
+        *inner, outer = (Batch.of(r, a, every) for r, a in zip(trial.rounds, advantages, strict=True))
+        c = self.config
+        later = c.later_lr / c.inner_lr if c.later_lr else 1.0
+        scales = [1.0, *[later] * len(inner)][: len(inner)]
+        return MetaObjective(self.policy, meta, self.alpha, scales, inner, outer, c.first_order)
+
+    @property
+    def meta_parameters(self) -> Tensor:
+        """θ [P], followed by α [P] where it is learned, in one vector."""
+        theta = self.policy.flat
+        return torch.cat([theta, self.alpha]) if self.config.learn_inner_lr else theta
+
+    @meta_parameters.setter
+    def meta_parameters(self, flat: Tensor) -> None:
+        self.policy.assign(flat[: self.policy.size])
+        if self.config.learn_inner_lr:
+            self.alpha.copy_(flat[self.policy.size :])

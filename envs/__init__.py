@@ -1,0 +1,35 @@
+"""The task families, by name; a new one is one file and one line here."""
+
+from collections.abc import Callable
+
+import torch
+
+from metarl import Family, device, unknown
+
+from .navigation import (
+    NavigationMaml2017,
+    NavigationPearl2019,
+    SparseNavigationPearl2019,
+    SparseNavigationVaribad2020,
+)
+from .tasks import beyond, from_box, from_pool, named_tasks
+
+FAMILIES: dict[str, Callable[[torch.device], Family]] = {
+    family.name: family
+    for family in (
+        NavigationMaml2017,
+        NavigationPearl2019,
+        SparseNavigationPearl2019,
+        SparseNavigationVaribad2020,
+    )
+}
+
+
+def make(name: str, device_name: str | torch.device = "cpu") -> Family:
+    """The family of that name on a device; ConfigError, with the names that exist, for another name."""
+    if name not in FAMILIES:
+        raise unknown("family", name, FAMILIES)
+    return FAMILIES[name](device.resolve(device_name))
+
+
+__all__ = ["FAMILIES", "beyond", "from_box", "from_pool", "make", "named_tasks"]

@@ -1,0 +1,1 @@
+"""Where families meet agents: command line, configuration, report and results."""

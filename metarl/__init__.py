@@ -1,0 +1,68 @@
+"""metarl: meta-reinforcement learning in PyTorch; agents that learn to adapt, trained and judged in one place."""
+
+from . import device
+from .device import generator
+from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
+from .gaussian_mlp import GaussianMlp
+from .inner_loop import InnerLoop, MetaObjective
+from .loop import collect, opening, run_trial, train
+from .policy import Batch, Derivatives, Gaussian, Policy
+from .returns import discounted_return, gae, linear_baseline, normalised
+from .trust_region import conjugate_gradient, largest_step, line_search
+from .types import (
+    SPLITS,
+    Act,
+    Agent,
+    Bounds,
+    Family,
+    Outcome,
+    Published,
+    Rollout,
+    Split,
+    Step,
+    TaskParameter,
+    Tasks,
+    Trial,
+)
+
+__version__ = "0.1.0"
+__all__ = [
+    "SPLITS",
+    "Act",
+    "Agent",
+    "Batch",
+    "Bounds",
+    "ConfigError",
+    "Derivatives",
+    "Family",
+    "Gaussian",
+    "GaussianMlp",
+    "InnerLoop",
+    "MetaObjective",
+    "MetarlError",
+    "Outcome",
+    "Policy",
+    "Published",
+    "Rollout",
+    "RunError",
+    "Split",
+    "Step",
+    "TaskError",
+    "TaskParameter",
+    "Tasks",
+    "Trial",
+    "collect",
+    "conjugate_gradient",
+    "device",
+    "discounted_return",
+    "gae",
+    "generator",
+    "largest_step",
+    "line_search",
+    "linear_baseline",
+    "normalised",
+    "opening",
+    "run_trial",
+    "train",
+    "unknown",
+]

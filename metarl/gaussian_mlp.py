@@ -1,0 +1,171 @@
+"""A Gaussian perceptron and its hand-written derivatives: forward, backward and Pearlmutter's R-operator.
+
+Pearlmutter, "Fast exact multiplication by the Hessian" (1994): R{f} is f's derivative along v, and
+it is carried through the forward and the backward pass by the rules of differentiation.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .policy import LOG_STD_MIN, Batch, Derivatives, Gaussian, Policy
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+class GaussianMlp(Policy):
+    """A multilayer perceptron for the mean and a free logarithm of the standard deviation, as in MAML."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rng: Generator,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        initial_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        sizes = [inputs, *hidden, outputs]
+        # weights are [in, out], so that a layer of all tasks is one baddbmm
+        self.weights = nn.ParameterList(_xavier(i, o, rng) for i, o in pairwise(sizes))
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(o, device=rng.device)) for o in sizes[1:])
+        self.log_std = nn.Parameter(torch.full((outputs,), math.log(initial_std), device=rng.device))
+        self.seal()
+
+    def forward(self, obs: Tensor) -> Gaussian:
+        """Observations [..., O] to the Gaussian of the action at each of them."""
+        layers = list(zip(self.weights, self.biases, strict=True))
+        for weight, bias in layers[:-1]:
+            obs = ACTIVATIONS[self.activation](obs @ weight + bias)
+        mean = obs @ layers[-1][0] + layers[-1][1]
+        return Gaussian(mean, self.log_std.clamp(min=LOG_STD_MIN).expand_as(mean))
+
+    def layers(self, params: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Weights [n, in, out], biases [n, 1, out] and log_std [n, 1, A] of flat parameters [n, P]."""
+        log_std, *parts = self.split(params)  # a module's own parameters come first
+        depth = len(parts) // 2
+        return parts[:depth], [b.unsqueeze(-2) for b in parts[depth:]], log_std.unsqueeze(-2)
+
+    def batched(self, params: Tensor, obs: Tensor) -> Gaussian:
+        """The policies of n tasks, [n, P] and [n, B, O], a batched matrix product a layer."""
+        weights, biases, log_std = self.layers(params)
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            obs = ACTIVATIONS[self.activation](torch.baddbmm(bias, obs, weight))
+        return Gaussian(torch.baddbmm(biases[-1], obs, weights[-1]), log_std.clamp(min=LOG_STD_MIN))
+
+    def derivatives(self, params: Tensor, batch: Batch) -> Derivatives:
+        """The hand-written derivatives: equal to torch.func's and several times faster."""
+        return GaussianMlpDerivatives(self, params, batch)
+
+
+class GaussianMlpDerivatives:
+    """Derivatives at φ [n, P] on a batch of B steps a task; forward and backward activations are kept.
+
+    With h_0 = s, z_l = h_{l-1} W_l + b_l, h_l = f(z_l), μ = z_L, and e_l = ∂L/∂h_l, δ_l = ∂L/∂z_l.
+    """
+
+    def __init__(self, policy: GaussianMlp, params: Tensor, batch: Batch) -> None:
+        self.policy, self.batch = policy, batch
+        self.weights, biases, log_std = policy.layers(params)
+        self.free_std = (log_std > LOG_STD_MIN).to(params.dtype)  # the clamp has no slope below
+        self.log_std = log_std.clamp(min=LOG_STD_MIN)
+        self.precision = (-2 * self.log_std).exp()  # 1 / σ², [n, 1, A]
+        self.h, self.slope = [batch.obs], list[Tensor]()
+        for weight, bias in zip(self.weights[:-1], biases[:-1], strict=True):
+            z = torch.baddbmm(bias, self.h[-1], weight)
+            h = z.tanh_() if policy.activation == "tanh" else z.relu_()
+            self.slope.append(1 - h.square() if policy.activation == "tanh" else (h > 0).to(h.dtype))
+            self.h.append(h)
+        self.mean = torch.baddbmm(biases[-1], self.h[-1], self.weights[-1])
+        # ∂L/∂μ = -w A (a - μ) / σ²
+        self.strength = (batch.weight * batch.advantage).unsqueeze(-1)  # w A, [n, B, 1]
+        self.pull = (batch.action - self.mean) * self.precision  # (a - μ) / σ²
+        self.delta: list[Tensor] = []
+        self.bend: list[
+            Tensor
+        ] = []  # e_l f''(z_l) / f'(z_l), so that its product with R{h_l} is e_l f'' R{z_l}
+
+    def _backward(self) -> None:
+        if self.delta:
+            return
+        delta = [-self.strength * self.pull]
+        for weight, h, slope in zip(self.weights[:0:-1], self.h[:0:-1], self.slope[::-1], strict=True):
+            e = torch.bmm(delta[0], weight.mT)
+            if self.policy.activation == "tanh":
+                self.bend.insert(0, (e * h).mul_(-2))
+            delta.insert(0, e.mul_(slope))
+        self.delta = delta
+
+    def _collect(self, pairs: list[list[tuple[Tensor, Tensor]]], log_std: Tensor) -> Tensor:
+        """Σ h' δ and Σ δ of each layer, and the log_std's derivative, as flat vectors [n, P]."""
+        weights, biases = [], []
+        for layer in pairs:
+            (h, delta), *more = layer
+            weight = torch.bmm(h.mT, delta)
+            for h, extra in more:
+                weight = torch.baddbmm(weight, h.mT, extra)
+            weights.append(weight.flatten(1))
+            biases.append(layer[-1][1].sum(1))
+        return torch.cat([(log_std * self.free_std).flatten(1), *weights, *biases], 1)
+
+    def gradient(self) -> Tensor:
+        """∇L(φ), [n, P]; ∂L/∂log σ = -Σ_b w A (z² - 1) with z = (a - μ) / σ."""
+        self._backward()
+        z2 = self.pull.square() / self.precision
+        log_std = -(self.strength * (z2 - 1)).sum(1, keepdim=True)
+        return self._collect([[pair] for pair in zip(self.h, self.delta, strict=True)], log_std)
+
+    def _forward_r(self, v: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
+        """R{h_1..}, R{μ}, and v's weights and log_std: the derivatives of the forward pass along v [n, P]."""
+        weights, biases, log_std = self.policy.layers(v)
+        r_h: list[Tensor] = []
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            r_z = torch.baddbmm(bias, self.h[layer], weight)
+            if layer:
+                r_z = r_z.baddbmm_(r_h[-1], self.weights[layer])
+            if layer < len(self.slope):
+                r_z.mul_(self.slope[layer])
+            r_h.append(r_z)
+        return r_h[:-1], r_h[-1], weights, log_std * self.free_std
+
+    def hvp(self, v: Tensor) -> Tensor:
+        """∇²L(φ) v, [n, P]."""
+        self._backward()
+        r_h, r_mean, v_weights, v_log_std = self._forward_r(v)
+        # R{∂L/∂μ} = w A (R{μ} / σ² + 2 (a - μ) / σ² R{log σ})
+        r_delta = (r_mean * self.precision).add_(2 * self.pull * v_log_std).mul_(self.strength)
+        # R{∂L/∂log σ} = Σ_b 2 w A ((a - μ) / σ² R{μ} + z² R{log σ})
+        z2 = self.pull.square() / self.precision
+        log_std = 2 * (self.strength * (self.pull * r_mean + z2 * v_log_std)).sum(1, keepdim=True)
+        pairs = [[(self.h[-1], r_delta)]]
+        for layer in range(len(self.slope) - 1, -1, -1):
+            pairs[0].insert(0, (r_h[layer], self.delta[layer + 1]))
+            r_e = torch.bmm(r_delta, self.weights[layer + 1].mT)
+            r_e = r_e.baddbmm_(self.delta[layer + 1], v_weights[layer + 1].mT)
+            r_delta = r_e.mul_(self.slope[layer])
+            if self.bend:
+                r_delta.addcmul_(self.bend[layer], r_h[layer])
+            pairs.insert(0, [(self.h[layer], r_delta)])
+        return self._collect(pairs, log_std)
+
+    def fisher(self, v: Tensor) -> Tensor:
+        """F(φ) v = Σ_b w_b J_b' diag(1/σ², 2) J_b v with J_b = ∂(μ, log σ)(s_b)/∂φ, [n, P]."""
+        _, r_mean, _, v_log_std = self._forward_r(v)
+        weight = self.batch.weight.unsqueeze(-1)
+        delta = r_mean * (weight * self.precision)
+        pairs = [[(self.h[-1], delta)]]
+        for layer in range(len(self.slope) - 1, -1, -1):
+            delta = torch.bmm(delta, self.weights[layer + 1].mT).mul_(self.slope[layer])
+            pairs.insert(0, [(self.h[layer], delta)])
+        return self._collect(pairs, 2 * weight.sum(1, keepdim=True) * v_log_std)
+
+
+def _xavier(inputs: int, outputs: int, rng: Generator) -> nn.Parameter:
+    bound = math.sqrt(6 / (inputs + outputs))
+    u = torch.rand(inputs, outputs, generator=rng, device=rng.device)
+    return nn.Parameter((2 * u - 1) * bound)

@@ -1,0 +1,96 @@
+"""The one loop: collect, adapt, collect, ..., meta-update; the same for training and for evaluation."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from .errors import ConfigError
+from .types import Agent, Family, Rollout, Step, Tasks, Trial
+
+B = TypeVar("B")
+Metrics = dict[str, float]
+
+
+def opening(family: Family, obs: Tensor, played: Sequence[Rollout]) -> Step:
+    """A round's first step: it carries the last action and reward of the round before, with done = 1.
+
+    Where there is no round before, or it had another number of episodes, the three are zeros.
+    """
+    episodes = obs.shape[:2]
+    if played and played[-1].reward.shape[1:] == episodes:
+        last = played[-1]
+        return Step(obs, last.action[-1], last.reward[-1], torch.ones_like(last.reward[-1]))
+    zero = torch.zeros(episodes, device=obs.device)
+    return Step(obs, zero.new_zeros(*episodes, *family.action_space.shape), zero, zero)
+
+
+@torch.no_grad()
+def collect(
+    family: Family, agent: Agent[B], belief: B, step: Step, explore: bool = True
+) -> tuple[Rollout, B]:
+    """Play one round from its first step: every episode once, to the horizon, all side by side."""
+    observations, record = [step.obs], []
+    ended = torch.zeros_like(step.reward, dtype=torch.bool)
+    for _ in range(family.horizon):
+        act, belief = agent.act(belief, step, explore)
+        outcome = family.step(act.action)
+        reward = outcome.reward.masked_fill(ended, 0.0)
+        ended = ended | outcome.terminated
+        observations.append(outcome.obs)
+        record.append((act.action, reward, ended, outcome.target, act.log_prob, act.value))
+        step = Step(outcome.obs, act.action, reward, ended.to(reward.dtype))
+    action, reward, terminated, target, log_prob, value = map(torch.stack, zip(*record, strict=True))
+    obs = torch.stack(observations)
+    return Rollout(obs[:-1], action, reward, terminated, obs[1:], target, log_prob, value), belief
+
+
+def run_trial(
+    family: Family,
+    agent: Agent[Any],
+    tasks: Tasks,
+    rounds: Sequence[int],
+    rng: Generator,
+    greedy_last: bool = False,
+) -> Trial:
+    """Play `rounds[k]` episodes of every task in round k, and adapt between each two rounds."""
+    belief, played = agent.begin(len(tasks.ids), rounds[0]), list[Rollout]()
+    for k, episodes in enumerate(rounds):
+        if played:
+            belief = agent.adapt(belief, played[-1])
+        step = opening(family, family.reset(tasks, episodes, rng), played)
+        explore = not (greedy_last and k + 1 == len(rounds))
+        rollout, belief = collect(family, agent, belief, step, explore)
+        played.append(rollout)
+    return Trial(tasks, tuple(played))
+
+
+def train(
+    family: Family,
+    agent: Agent[Any],
+    rng: Generator,
+    *,
+    iterations: int,
+    rounds: Sequence[int] = (20, 20),
+    meta_batch_size: int = 20,
+    start: int = 0,
+    after: Callable[[int, Trial, Metrics], None] | None = None,
+) -> list[Metrics]:
+    """Meta-train: each iteration plays one trial in `meta_batch_size` fresh tasks, then updates the agent.
+
+    `start` continues an earlier training; `after(iteration, trial, metrics)` is called when an
+    iteration is complete. Returns the metrics of each iteration, `return_k` being round k's mean return.
+    """
+    if iterations < 1:
+        raise ConfigError(f"iterations is {iterations}; allowed: 1 or more")
+    history = []
+    for iteration in range(start, iterations):
+        tasks = family.sample_tasks(meta_batch_size, "train", rng)
+        trial = run_trial(family, agent, tasks, rounds, rng)
+        metrics = {f"return_{k}": r.returns.mean().item() for k, r in enumerate(trial.rounds)}
+        metrics |= agent.meta_update(trial)
+        history.append(metrics)
+        if after:
+            after(iteration, trial, metrics)
+    return history
