@@ -22,6 +22,7 @@ from metarl import (
     Trial,
     conjugate_gradient,
     gae,
+    inner_loops,
     largest_step,
     line_search,
     linear_baseline,
@@ -104,35 +105,29 @@ class MamlTrpo(nn.Module):
     @torch.no_grad()
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """φ ← φ - α ∇L(φ): one policy-gradient step on each task's own round."""
-        c = self.config
-        later = c.later_lr / c.inner_lr if c.later_lr and belief.steps else 1.0
-        batch = Batch.of(rollout, self.advantages(rollout))
-        gradient = self.policy.derivatives(belief.params, batch).gradient()
-        return Belief(belief.params - later * self.alpha * gradient, belief.steps + 1)
+        scale = self.scales(belief.steps + 1)[-1]
+        loops = inner_loops(self.policy, belief.params, self.alpha, [scale], [self.batch(rollout)])
+        return Belief(torch.cat([loop.adapted for loop in loops]), belief.steps + 1)
 
     # --- learning across tasks
 
     @torch.no_grad()
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """One trust-region step on the meta-parameters."""
-        c = self.config
-        advantages = [self.advantages(rollout) for rollout in trial.rounds]
-        meta = self.meta_parameters
-        now = self.objective(meta, trial, advantages)
+        c, meta = self.config, self.meta_parameters
+        batches = [self.batch(rollout) for rollout in trial.rounds]
+        now = self.objective(meta, batches)
         gradient, old = now.gradient(), now.policies()
-
-        thinned = round(1 / c.curvature_fraction)
-        sketch = now if thinned == 1 else self.objective(meta, trial, advantages, thinned)
+        sketch = self.sketch(now, trial)
 
         def curvature(v: Tensor) -> Tensor:
             return sketch.fisher(v) + c.damping * v
 
-        direction = conjugate_gradient(curvature, -gradient, c.cg_iterations)
-        step = largest_step(direction, curvature(direction), c.max_kl)
-
         def evaluate(scale: float) -> tuple[float, float]:
-            return self.objective(meta + scale * step, trial, advantages).compare(old)
+            return self.objective(meta + scale * step, batches).compare(old)
 
+        direction, image = conjugate_gradient(curvature, -gradient, c.cg_iterations)
+        step = largest_step(direction, image, c.max_kl)
         found = line_search(evaluate, c.max_kl)
         self.meta_parameters = meta + found.scale * step
         return {
@@ -144,23 +139,32 @@ class MamlTrpo(nn.Module):
             "inner_lr": self.alpha.mean().item(),
         }
 
-    def advantages(self, rollout: Rollout) -> Tensor:
-        """A_t of a round, [T, N, E], from the task's own baseline, normalised within each task."""
+    def batch(self, rollout: Rollout, every: int = 1) -> Batch:
+        """A round's steps with advantages from each task's own baseline, normalised within the task."""
         c = self.config
         value = linear_baseline(rollout, c.gamma)
         end = torch.zeros_like(value[0])  # the horizon is an end: the baseline knows the time
         advantage = gae(rollout.reward, value, end, rollout.terminated, c.gamma, c.gae_lambda)
-        return normalised(advantage, rollout.valid)
+        return Batch.of(rollout, normalised(advantage, rollout.valid), every)
 
-    def objective(
-        self, meta: Tensor, trial: Trial, advantages: list[Tensor], every: int = 1
-    ) -> MetaObjective:
-        """The loss after adaptation at other meta-parameters, on each so many-th time step of a trial."""
-        *inner, outer = (Batch.of(r, a, every) for r, a in zip(trial.rounds, advantages, strict=True))
+    def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
+        """The loss on the last batch after adaptation to the others, at some meta-parameters."""
+        *inner, outer = batches
+        scales = self.scales(len(inner))
+        return MetaObjective(self.policy, meta, self.alpha, scales, inner, outer, self.config.first_order)
+
+    def sketch(self, now: MetaObjective, trial: Trial) -> MetaObjective:
+        """The objective whose curvature is used: the same, on a fraction of the time steps."""
+        every = round(1 / self.config.curvature_fraction)
+        if every == 1:
+            return now
+        return self.objective(self.meta_parameters, [self.batch(r, every) for r in trial.rounds])
+
+    def scales(self, steps: int) -> list[float]:
+        """What multiplies α at each of the first `steps` adaptation steps."""
         c = self.config
         later = c.later_lr / c.inner_lr if c.later_lr else 1.0
-        scales = [1.0, *[later] * len(inner)][: len(inner)]
-        return MetaObjective(self.policy, meta, self.alpha, scales, inner, outer, c.first_order)
+        return [1.0, *[later] * (steps - 1)][:steps]
 
     @property
     def meta_parameters(self) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 
 from metarl import Family, device, unknown
 
+from .check import check_family
+from .gymnasium_view import GymnasiumView, gymnasium_id, register
 from .navigation import (
     NavigationMaml2017,
     NavigationPearl2019,
@@ -32,4 +34,16 @@ def make(name: str, device_name: str | torch.device = "cpu") -> Family:
     return FAMILIES[name](device.resolve(device_name))
 
 
-__all__ = ["FAMILIES", "beyond", "from_box", "from_pool", "make", "named_tasks"]
+register(FAMILIES)
+
+__all__ = [
+    "FAMILIES",
+    "GymnasiumView",
+    "beyond",
+    "check_family",
+    "from_box",
+    "from_pool",
+    "gymnasium_id",
+    "make",
+    "named_tasks",
+]

@@ -125,7 +125,7 @@ class NavigationMaml2017(Navigation):
         Published("MAML", (-40.41, -11.68, -3.33, -3.23), "cbfinn/maml_rl, icml/*.pkl"),
         Published("pretrained", (-40.81, -19.73, -11.72, -8.47), "cbfinn/maml_rl, icml/*.pkl"),
         Published("random init", (-82.66, -57.96, -53.84, -46.81), "cbfinn/maml_rl, icml/*.pkl"),
-        Published("oracle policy", (-2.29,) * 4, "cbfinn/maml_rl, icml/*.pkl"),
+        Published("oracle policy", (-2.29,), "cbfinn/maml_rl, icml/*.pkl"),
     )
 
     def _pools(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 import torch
@@ -60,8 +61,9 @@ def named_tasks(family: Family, values: Sequence[Mapping[str, float]]) -> Tasks:
             if p.name not in task:
                 raise TaskError(f"task parameter {p.name!r} is missing; wanted: {', '.join(names)}")
             value = task[p.name]
-            if not (math.isfinite(value) and p.low <= value <= p.high):
-                raise TaskError(f"{p.name} is {value:g} {p.unit}; allowed: {p.low:g} to {p.high:g} {p.unit}")
+            number = isinstance(value, Real) and math.isfinite(value)
+            if not (number and p.low <= value <= p.high):
+                raise TaskError(f"{p.name} is {value} {p.unit}; allowed: {p.low:g} to {p.high:g} {p.unit}")
         rows.append([task[name] for name in names])
     params = torch.tensor(rows, device=family.device, dtype=torch.get_default_dtype())
     return Tasks(params, torch.full((len(rows),), CONTINUOUS, device=family.device))

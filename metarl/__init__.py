@@ -1,10 +1,11 @@
 """metarl: meta-reinforcement learning in PyTorch; agents that learn to adapt, trained and judged in one place."""
 
-from . import device
+from . import device, statistics
 from .device import generator
 from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
+from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
-from .inner_loop import InnerLoop, MetaObjective
+from .inner_loop import InnerLoop, MetaObjective, inner_loops
 from .loop import collect, opening, run_trial, train
 from .policy import Batch, Derivatives, Gaussian, Policy
 from .returns import discounted_return, gae, linear_baseline, normalised
@@ -25,6 +26,8 @@ from .types import (
     Trial,
 )
 
+device.keep_freed_memory()
+
 __version__ = "0.1.0"
 __all__ = [
     "SPLITS",
@@ -34,6 +37,7 @@ __all__ = [
     "Bounds",
     "ConfigError",
     "Derivatives",
+    "Evaluation",
     "Family",
     "Gaussian",
     "GaussianMlp",
@@ -55,14 +59,17 @@ __all__ = [
     "conjugate_gradient",
     "device",
     "discounted_return",
+    "evaluate",
     "gae",
     "generator",
+    "inner_loops",
     "largest_step",
     "line_search",
     "linear_baseline",
     "normalised",
     "opening",
     "run_trial",
+    "statistics",
     "train",
     "unknown",
 ]

@@ -1,9 +1,10 @@
 """The one place that knows about devices: generators, threads, and how many tasks a kernel should see at once."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TypeVar
 
@@ -44,6 +45,14 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed blocks: fresh pages for each activation cost as much as the arithmetic on it."""
+    with suppress(OSError, AttributeError):  # another C library: no harm
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its maximum
+        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
 @cache

@@ -103,15 +103,9 @@ class GaussianMlpDerivatives:
 
     def _collect(self, pairs: list[list[tuple[Tensor, Tensor]]], log_std: Tensor) -> Tensor:
         """Σ h' δ and Σ δ of each layer, and the log_std's derivative, as flat vectors [n, P]."""
-        weights, biases = [], []
-        for layer in pairs:
-            (h, delta), *more = layer
-            weight = torch.bmm(h.mT, delta)
-            for h, extra in more:
-                weight = torch.baddbmm(weight, h.mT, extra)
-            weights.append(weight.flatten(1))
-            biases.append(layer[-1][1].sum(1))
-        return torch.cat([(log_std * self.free_std).flatten(1), *weights, *biases], 1)
+        weights = [sum(_outer(h, delta) for h, delta in layer) for layer in pairs]
+        biases = [layer[-1][1].sum(1) for layer in pairs]
+        return torch.cat([(log_std * self.free_std).flatten(1), *(w.flatten(1) for w in weights), *biases], 1)
 
     def gradient(self) -> Tensor:
         """∇L(φ), [n, P]; ∂L/∂log σ = -Σ_b w A (z² - 1) with z = (a - μ) / σ."""
@@ -163,6 +157,11 @@ class GaussianMlpDerivatives:
             delta = torch.bmm(delta, self.weights[layer + 1].mT).mul_(self.slope[layer])
             pairs.insert(0, [(self.h[layer], delta)])
         return self._collect(pairs, 2 * weight.sum(1, keepdim=True) * v_log_std)
+
+
+def _outer(h: Tensor, delta: Tensor) -> Tensor:
+    """Σ_b h_b' δ_b, [n, I, O]; a narrow factor goes first, where the matrix library is several times faster."""
+    return torch.bmm(h.mT, delta) if delta.shape[-1] >= h.shape[-1] else torch.bmm(delta.mT, h).mT
 
 
 def _xavier(inputs: int, outputs: int, rng: Generator) -> nn.Parameter:

@@ -59,6 +59,24 @@ class InnerLoop:
         return w, d_alpha
 
 
+def inner_loops(
+    policy: Policy,
+    theta: Tensor,
+    alpha: Tensor,
+    scales: Sequence[float],
+    batches: Sequence[Batch],
+    first_order: bool = False,
+) -> list[InnerLoop]:
+    """The inner loop of all tasks, in chunks that fit the cache; theta is [P] or [N, P]."""
+    tasks, steps = batches[0].weight.shape
+    theta = theta.expand(tasks, -1)
+
+    def loop(s: slice) -> InnerLoop:
+        return InnerLoop(policy, theta[s], alpha, scales, [b.tasks(s) for b in batches], first_order)
+
+    return device.map_tasks(loop, device.chunks(tasks, steps, alpha.device))
+
+
 class MetaObjective:
     """The mean over tasks of L_i(φ_i(θ, α)) on the outer batch, with its gradient and curvature.
 
@@ -76,23 +94,17 @@ class MetaObjective:
         outer: Batch,
         first_order: bool = False,
     ) -> None:
-        self.policy, self.outer = policy, outer
+        self.policy = policy
         size = policy.size
         self.learned = len(meta) > size
         theta, alpha = meta[:size], meta[size:] if self.learned else alpha
-        self.chunks = device.chunks(*outer.weight.shape, meta.device)
-
-        def loop(s: slice) -> InnerLoop:
-            return InnerLoop(policy, theta, alpha, scales, [b.tasks(s) for b in inner], first_order)
-
-        self.loops = device.map_tasks(loop, self.chunks)
+        self.loops = inner_loops(policy, theta, alpha, scales, inner, first_order)
+        self.outers = outer.split([len(loop.adapted) for loop in self.loops])
 
     @cached_property
     def _outer_losses(self) -> list[Derivatives]:
-        pairs = list(zip(self.loops, self.chunks, strict=True))
-        return device.map_tasks(
-            lambda p: self.policy.derivatives(p[0].adapted, self.outer.tasks(p[1])), pairs
-        )
+        pairs = list(zip(self.loops, self.outers, strict=True))
+        return device.map_tasks(lambda p: self.policy.derivatives(p[0].adapted, p[1]), pairs)
 
     def _mean(self, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         theta, alpha = (torch.cat(p).mean(0) for p in zip(*parts, strict=True))
@@ -120,8 +132,8 @@ class MetaObjective:
 
     def policies(self) -> list[Gaussian]:
         """The adapted policies at the outer batch's observations, chunk by chunk."""
-        pairs = list(zip(self.loops, self.chunks, strict=True))
-        return device.map_tasks(lambda p: self.policy.batched(p[0].adapted, self.outer.obs[p[1]]), pairs)
+        pairs = list(zip(self.loops, self.outers, strict=True))
+        return device.map_tasks(lambda p: self.policy.batched(p[0].adapted, p[1].obs), pairs)
 
     def compare(self, old: Sequence[Gaussian]) -> tuple[float, float]:
         """How much better than the old adapted policies these are (importance-weighted), and their KL.
@@ -129,13 +141,13 @@ class MetaObjective:
         Improvement is mean_i Σ_b w_b A_b (π_new / π_old - 1), the divergence mean_i Σ_b w_b KL(old ‖ new).
         """
 
-        def one(triple: tuple[Gaussian, Gaussian, slice]) -> tuple[Tensor, Tensor]:
-            before, after, s = triple
-            batch = self.outer.tasks(s)
+        def one(chunk: tuple[InnerLoop, Batch, Gaussian]) -> tuple[Tensor, Tensor]:
+            loop, batch, before = chunk
+            after = self.policy.batched(loop.adapted, batch.obs)
             ratio = (after.log_prob(batch.action) - before.log_prob(batch.action)).exp()
             gain = (batch.weight * batch.advantage * (ratio - 1)).sum(-1)
             return gain, (batch.weight * before.kl(after)).sum(-1)
 
-        triples = list(zip(old, self.policies(), self.chunks, strict=True))
-        gain, kl = (torch.cat(p).mean().item() for p in zip(*device.map_tasks(one, triples), strict=True))
+        parts = device.map_tasks(one, list(zip(self.loops, self.outers, old, strict=True)))
+        gain, kl = (torch.cat(p).mean().item() for p in zip(*parts, strict=True))
         return gain, kl

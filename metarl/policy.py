@@ -35,6 +35,10 @@ class Batch(NamedTuple):
         """The steps of some of the tasks."""
         return Batch(*(x[s] for x in self))
 
+    def split(self, sizes: list[int]) -> list["Batch"]:
+        """The steps of chunks of tasks."""
+        return [Batch(*parts) for parts in zip(*(x.split(sizes) for x in self), strict=True)]
+
 
 class Gaussian(NamedTuple):
     """A diagonal Gaussian over actions at every step."""

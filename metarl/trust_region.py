@@ -9,8 +9,8 @@ from torch import Tensor
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], b: Tensor, iterations: int = 10, tolerance: float = 1e-10
-) -> Tensor:
-    """x with A x ≈ b for a symmetric positive definite A given by its products, all [P]."""
+) -> tuple[Tensor, Tensor]:
+    """x with A x ≈ b, and A x itself, for a symmetric positive definite A given by its products, all [P]."""
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     norm = residual.dot(residual)
     for _ in range(iterations):
@@ -21,7 +21,7 @@ def conjugate_gradient(
         x, residual = x + step * direction, residual - step * image
         norm, before = residual.dot(residual), norm
         direction = residual + norm / before * direction
-    return x
+    return x, b - residual
 
 
 def largest_step(direction: Tensor, image: Tensor, max_kl: float) -> Tensor:

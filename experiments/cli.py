@@ -1,0 +1,206 @@
+"""The command line: metarl train, evaluate, adapt, report, list."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from metarl import ConfigError, MetarlError, __version__
+from metarl.agents import AGENTS
+from metarl.envs import FAMILIES, named_tasks
+
+from . import config, training
+from .tables import adaptation_table, adapted_task
+
+OK, BAD, STOPPED = 0, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> Any:
+        """Say what is wrong and leave with status 2."""
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 is success, 2 bad input, 130 an interruption."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except training.Interrupted as stop:
+        return _say(str(stop), STOPPED)
+    except KeyboardInterrupt:
+        return _say("interrupted; a run continues with: metarl train --resume RUN", STOPPED)
+    except MetarlError as error:
+        return _say(f"error: {error}", BAD)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left
+        return OK
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _say(f"error: {error.strerror or error}{where}; what was written before is intact", BAD)
+
+
+def _say(message: str, status: int) -> int:
+    print(f"metarl: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser()
+    if not argv:
+        parser.print_help()
+        return OK
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.command == "train":
+        arguments.changes = overrides(rest)
+    elif rest:
+        parser.error(f"unknown argument {rest[0]!r}")
+    arguments.act(arguments)
+    return OK
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="metarl", description="Agents that learn to adapt: train, evaluate, adapt, report.")
+    parser.add_argument("--version", action="version", version=f"metarl {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    train = commands.add_parser(
+        "train",
+        help="meta-train an experiment, evaluate it and write its report",
+        epilog=_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    train.add_argument("experiment", nargs="?", help="a YAML file, or the name of a shipped experiment")
+    train.add_argument("--out", type=Path, help="run folder (default: runs/EXPERIMENT)")
+    train.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="continue a run from its last checkpoint")
+    train.set_defaults(act=_train)
+
+    evaluate = commands.add_parser("evaluate", help="the adaptation curve on unseen tasks")
+    evaluate.add_argument("run", type=Path, help="a run folder")
+    evaluate.add_argument("--split", choices=("test", "ood"), default="test", help="default: test")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    evaluate.set_defaults(act=_evaluate)
+
+    adapt = commands.add_parser("adapt", help="adapt to one given task and show it")
+    adapt.add_argument("run", type=Path, help="a run folder")
+    adapt.add_argument(
+        "--task", action="append", required=True, metavar="NAME=VALUE", help="a task parameter; repeat it"
+    )
+    adapt.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    adapt.set_defaults(act=_adapt)
+
+    report = commands.add_parser("report", help="write the run's HTML report anew")
+    report.add_argument("run", type=Path, help="a run folder")
+    report.set_defaults(act=_report)
+
+    listing = commands.add_parser("list", help="families, agents and experiments, a line each")
+    listing.add_argument("--json", action="store_true", help="print one JSON object instead")
+    listing.set_defaults(act=_list)
+    return parser
+
+
+def _settings() -> str:
+    """What --key value can change, with what each means."""
+    groups = [("any setting of the experiment, as --key value:", config.Experiment, "")]
+    groups += [(f"with agent.name {name}:", kind.Config, "agent.") for name, kind in AGENTS.items()]
+    lines = []
+    for title, kind, prefix in groups:
+        lines.append(f"\n{title}")
+        lines += [f"  --{key:28} {text}" for key, text in config.described(kind, prefix)]
+    return "\n".join(lines).lstrip()
+
+
+def overrides(rest: Sequence[str]) -> dict[str, str]:
+    """["--a.b", "1", "--c=2"] as {"a.b": "1", "c": "2"}."""
+    changes, waiting = dict[str, str](), list(rest)
+    while waiting:
+        flag = waiting.pop(0)
+        if not flag.startswith("--"):
+            raise ConfigError(f"unexpected argument {flag!r}; settings are given as --key value")
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ConfigError(f"--{key} needs a value: --key value")
+            value = waiting.pop(0)
+        changes[key] = value
+    return changes
+
+
+def _train(a: argparse.Namespace) -> None:
+    if a.resume:
+        if a.experiment or a.out or a.overwrite:
+            raise ConfigError("--resume takes the run's own experiment and folder: give neither")
+        run = training.resume(a.resume, a.changes)
+    else:
+        if not a.experiment:
+            raise ConfigError(
+                f"experiment is missing; allowed: {', '.join(config.shipped())}, or a YAML file"
+            )
+        experiment = config.build(config.override(config.read(a.experiment), a.changes))
+        out = a.out or Path("runs") / Path(a.experiment).stem
+        run = training.start(experiment, out, a.overwrite)
+    Console().print(adaptation_table(run, "test"))
+    print(f"report: {run.report}")
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    run, session = training.restored(a.run)
+    training.assess(run, session, a.split)
+    if a.json:
+        found = json.loads(run.evaluation(a.split).read_text())
+        print(json.dumps({k: v for k, v in found.items() if k not in training.DETAILS}))
+    else:
+        Console().print(adaptation_table(run, a.split))
+
+
+def _adapt(a: argparse.Namespace) -> None:
+    _, session = training.restored(a.run)
+    values = {}
+    for text in a.task:
+        name, equals, value = text.partition("=")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ConfigError(f"task is {text!r}; allowed: NAME=NUMBER")
+    found = training.judge(session, tasks=named_tasks(session.family, [values]))
+    if a.json:
+        print(json.dumps({"task": values, **found.summary()}))
+    else:
+        Console().print(adapted_task(session.family, values, found))
+
+
+def _report(a: argparse.Namespace) -> None:
+    from .report import write_report
+
+    run, session = training.restored(a.run)
+    for split in ("test", "ood"):
+        if not run.evaluation(split).exists():
+            training.assess(run, session, split)
+    write_report(run, session)
+    print(run.report)
+
+
+def _list(a: argparse.Namespace) -> None:
+    found = {
+        "families": {name: family.summary for name, family in FAMILIES.items()},
+        "agents": {name: (agent.__doc__ or "").splitlines()[0] for name, agent in AGENTS.items()},
+        "experiments": {name: config.read(name).get("description", "") for name in config.shipped()},
+    }
+    if a.json:
+        print(json.dumps(found))
+        return
+    for title, entries in found.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for name, line in entries.items():
+            table.add_row(name, line)
+        Console().print(table)

@@ -1,0 +1,163 @@
+"""Experiments as files: one typed tree, read from YAML, changed by --key value, checked as a whole."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from metarl import ConfigError, device, unknown
+from metarl.agents import AGENTS
+from metarl.envs import FAMILIES
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+Episodes = tuple[Annotated[int, Field(ge=1)], ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluationConfig:
+    """How the trained agent is judged."""
+
+    rounds: Episodes = Field((20, 20, 20, 20), min_length=1)
+    """Episodes in each round, with an adaptation between each two."""
+    seed: int = Field(1, ge=0)
+    """Seed of the evaluation, apart from the training's."""
+    greedy_last: bool = False
+    """Act without exploration in the last round."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Experiment:
+    """A family, an agent, and how the one is trained on the other."""
+
+    family: str
+    """Name of the task family."""
+    agent: Any
+    """Name of the agent, and its settings."""
+    description: str = ""
+    """One line for `metarl list`."""
+    seed: int = Field(0, ge=0)
+    """Seed of the whole training."""
+    device: str = "cpu"
+    """Where everything runs: cpu or cuda."""
+    iterations: int = Field(100, ge=1)
+    """Meta-updates."""
+    meta_batch_size: int = Field(20, ge=1)
+    """Tasks in a meta-update."""
+    rounds: Episodes = Field((20, 20), min_length=1)
+    """Episodes of each task in each round of a training trial."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How the trained agent is judged."""
+    checkpoint_every: int = Field(10, ge=1)
+    """Iterations between checkpoints."""
+    tensorboard: bool | None = None
+    """Write TensorBoard events, too; none: where tensorboardX is installed."""
+
+
+def shipped() -> dict[str, Path]:
+    """The experiments that come with the package, by name."""
+    folder = Path(str(files("metarl.experiments"))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """The tree of a YAML file, or of the shipped experiment of that name."""
+    path = Path(source)
+    if not path.is_file():
+        if str(source) not in shipped():
+            raise ConfigError(f"{unknown('experiment', str(source), shipped())}; or the path of a YAML file")
+        path = shipped()[str(source)]
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}; allowed: keys and values")
+    return tree
+
+
+def override(tree: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """The tree with dotted keys replaced, as {"agent.inner_lr": "0.5"}; values are read as YAML."""
+    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    for key, text in changes.items():
+        *sections, leaf = key.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"unknown key {key!r}: {section!r} has no keys of its own")
+        try:
+            branch[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"{key} is {text!r}, which cannot be read as a value") from None
+    return tree
+
+
+def build(tree: Mapping[str, Any]) -> Experiment:
+    """The checked experiment; ConfigError, in one line, for whatever is missing, unknown or not allowed."""
+    agent = tree.get("agent")
+    if not isinstance(agent, dict) or "name" not in agent:
+        raise ConfigError("agent.name is missing; allowed: " + ", ".join(AGENTS))
+    if agent["name"] not in AGENTS:
+        raise unknown("agent", agent["name"], AGENTS)
+    settings = {key: value for key, value in agent.items() if key != "name"}
+    config = AGENTS[agent["name"]].Config
+    experiment: Experiment = _checked(Experiment, {**tree, "agent": agent["name"]}, "")
+    if experiment.family not in FAMILIES:
+        raise unknown("family", experiment.family, FAMILIES)
+    device.resolve(experiment.device)
+    object.__setattr__(experiment, "agent", _checked(config, settings, "agent."))
+    return experiment
+
+
+def _checked(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(dict(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        raise unknown("key", key, keys(kind, prefix))
+    if first["type"] in ("missing", "missing_argument"):
+        raise ConfigError(f"{key} is missing")
+    raise ConfigError(f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}")
+
+
+def keys(kind: type, prefix: str = "") -> list[str]:
+    """All dotted keys of a configuration class."""
+    return [key for key, _ in described(kind, prefix)]
+
+
+def described(kind: type, prefix: str = "") -> list[tuple[str, str]]:
+    """All dotted keys of a configuration class, each with its meaning and its default."""
+    rows = []
+    for name, field in kind.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if hasattr(field.annotation, "__pydantic_fields__"):
+            rows += described(field.annotation, f"{prefix}{name}.")
+        elif name == "agent":
+            rows.append((f"{prefix}agent.name", field.description))
+        else:
+            default = "" if field.is_required() else f" [{json.dumps(field.default)}]"
+            rows.append((prefix + name, f"{field.description}{default}"))
+    return rows
+
+
+def agent_name(experiment: Experiment) -> str:
+    """The registered name of an experiment's agent."""
+    return next(name for name, kind in AGENTS.items() if isinstance(experiment.agent, kind.Config))
+
+
+def to_tree(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain values that `build` takes back."""
+    tree: dict[str, Any] = TypeAdapter(Experiment).dump_python(experiment, mode="json")
+    settings = TypeAdapter(type(experiment.agent)).dump_python(experiment.agent, mode="json")
+    return {**tree, "agent": {"name": agent_name(experiment), **settings}}
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The experiment as a file that `metarl train` takes."""
+    return yaml.safe_dump(to_tree(experiment), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,71 @@
+"""What a person watches during training: a progress bar on a terminal, TensorBoard where it is installed."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from metarl import ConfigError
+
+
+class Progress:
+    """A bar with return, iterations/s and time left; nothing at all where nobody watches."""
+
+    def __init__(self, iterations: int, done: int) -> None:
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        self.bar = Bar(*columns, console=console, disable=not sys.stderr.isatty())
+        self.task = self.bar.add_task("meta-training", total=iterations, completed=done, note="")
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def update(self, done: int, metrics: dict[str, float]) -> None:
+        """Show how far it is, and the return of the first and of the last round."""
+        returns = [value for key, value in metrics.items() if key.startswith("return_")]
+        speed = self.bar.tasks[0].speed or 0.0
+        note = f"return {returns[0]:.1f} → {returns[-1]:.1f}  {speed:.2f} it/s"
+        self.bar.update(self.task, completed=done, note=note)
+
+
+class TensorBoard:
+    """The metrics as TensorBoard events, against environment steps."""
+
+    def __init__(self, folder: Path, wanted: bool | None, start: int) -> None:
+        installed = find_spec("tensorboardX") is not None
+        if wanted and not installed:
+            raise ConfigError(
+                "tensorboard is True, but tensorboardX is missing: pip install metarl-suite[tensorboard]"
+            )
+        self.writer: Any = None
+        if installed and wanted is not False:
+            from tensorboardX import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder))
+
+    def write(self, env_steps: int, metrics: dict[str, float]) -> None:
+        """Add one point to each curve."""
+        if self.writer:
+            for name, value in metrics.items():
+                self.writer.add_scalar(name, value, env_steps)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.writer:
+            self.writer.close()

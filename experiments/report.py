@@ -1,0 +1,5 @@
+"""stub being replaced"""
+
+
+def write_report(run, session):
+    run.report.write_text("")

@@ -1,0 +1,82 @@
+"""Evaluation: the trial of training, played in held-out tasks and scored round by round."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Generator, Tensor
+
+from . import statistics
+from .loop import run_trial
+from .types import Agent, Bounds, Family, Split, Tasks
+
+
+class Evaluation(NamedTuple):
+    """The returns of one agent in N tasks after 0, 1, 2, ... adaptations."""
+
+    family: str
+    split: Split
+    tasks: Tasks
+    returns: tuple[Tensor, ...]  # one a round, [N, E_k], undiscounted
+    bounds: Bounds
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Each task's mean return in each round, [R, N]."""
+        return np.stack([r.double().mean(1).cpu().numpy() for r in self.returns])
+
+    def summary(self) -> dict[str, Any]:
+        """Every round's statistics, with floor, oracle, gain and regret, as plain numbers."""
+        floor, oracle = (bound.double().mean().item() for bound in self.bounds)
+        rounds = [_round(scores) for scores in self.scores]
+        first, last = rounds[0]["mean"], rounds[-1]["mean"]
+        return {
+            "family": self.family,
+            "split": self.split,
+            "tasks": len(self.tasks.ids),
+            "rounds": rounds,
+            "floor": floor,
+            "oracle": oracle,
+            "gain": last - first,
+            "regret": oracle - last,
+        }
+
+    def __str__(self) -> str:
+        """A line a round: what a person wants to see of an adaptation curve."""
+        lines = [f"{self.family}, {self.split} split, {len(self.tasks.ids)} tasks"]
+        for k, r in enumerate(self.summary()["rounds"]):
+            low, high = r["ci95"]
+            lines.append(f"  after {k} adaptations: {r['mean']:9.2f}  [{low:.2f}, {high:.2f}]")
+        return "\n".join(lines)
+
+
+def _round(scores: np.ndarray) -> dict[str, Any]:
+    """Statistics over tasks of one round's scores [N]; the resampling has its own fixed seed."""
+    row = scores[None]
+    return {
+        "mean": float(statistics.mean(row)),
+        "iqm": float(statistics.iqm(row)),
+        "ci95": list(statistics.interval(row, np.random.default_rng(0))),
+        "iqm_ci95": list(statistics.interval(row, np.random.default_rng(0), statistics.iqm)),
+        "cvar5": float(statistics.cvar(row)),
+    }
+
+
+def evaluate(
+    family: Family,
+    agent: Agent[Any],
+    rng: Generator,
+    *,
+    rounds: Sequence[int] = (20, 20, 20, 20),
+    split: Split = "test",
+    tasks: Tasks | None = None,
+    greedy_last: bool = False,
+) -> Evaluation:
+    """Let the agent adapt in every task of a split's pool, or in given tasks, `rounds[k]` episodes at a time.
+
+    Nothing is learned across tasks here. Raises ConfigError for an unknown split.
+    """
+    tasks = family.sample_tasks(None, split, rng) if tasks is None else tasks
+    trial = run_trial(family, agent, tasks, rounds, rng, greedy_last)
+    returns = tuple(rollout.returns for rollout in trial.rounds)
+    return Evaluation(family.name, split, tasks, returns, family.bounds(tasks))
