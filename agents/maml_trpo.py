@@ -4,11 +4,11 @@ Minimise over θ (and, with Meta-SGD, α) the mean over tasks i of L_i(φ_i(θ))
 trust-region step whose KL divergence is measured between the adapted policies before and after it.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import gymnasium as gym
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
@@ -44,31 +44,33 @@ class MamlTrpo(nn.Module):
     class Config:
         """Settings, named as in the papers."""
 
-        hidden: tuple[int, ...] = Field((64, 64), min_length=1)
+        hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64)
         """Widths of the policy's hidden layers."""
-        activation: str = Field("tanh", pattern="^(tanh|relu)$")
-        """The hidden layers' nonlinearity: tanh or relu."""
-        initial_std: float = Field(1.0, gt=0)
+        activation: Literal["tanh", "relu"] = "tanh"
+        """The hidden layers' nonlinearity."""
+        initial_std: PositiveFloat = 1.0
         """Standard deviation of the untrained policy."""
-        inner_lr: float = Field(0.1, gt=0)
+        output_gain: PositiveFloat = 0.01
+        """Scale of the last layer's initial weights: a small one starts near a mean of zero everywhere."""
+        inner_lr: PositiveFloat = 0.1
         """Size of the first adaptation step; its initial value where it is learned."""
-        later_lr: float | None = Field(None, gt=0)
+        later_lr: PositiveFloat | None = None
         """Size of the adaptation steps after the first; none: as the first."""
         learn_inner_lr: bool = False
         """Learn a step size for each parameter (Meta-SGD, Li et al. 2017)."""
         first_order: bool = False
         """Ignore that the adaptation's gradient depends on the initial parameters (FOMAML)."""
-        gamma: float = Field(0.99, gt=0, le=1)
+        gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
         """Discount."""
-        gae_lambda: float = Field(0.95, ge=0, le=1)
+        gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
         """Decay of generalised advantage estimation."""
-        max_kl: float = Field(0.01, gt=0)
+        max_kl: PositiveFloat = 0.01
         """Size of the trust region."""
-        cg_iterations: int = Field(10, ge=1)
+        cg_iterations: PositiveInt = 10
         """Conjugate gradient iterations."""
-        damping: float = Field(1e-5, ge=0)
+        damping: NonNegativeFloat = 1e-5
         """Multiple of the identity that is added to the curvature."""
-        curvature_fraction: float = Field(1.0, gt=0, le=1)
+        curvature_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
         """Share of the time steps on which the curvature is computed; the gradient uses all."""
 
     def __init__(
@@ -82,7 +84,7 @@ class MamlTrpo(nn.Module):
         self.config = c = config or self.Config()
         self.rng = rng
         inputs, outputs = observation_space.shape[0], action_space.shape[0]
-        self.policy = GaussianMlp(inputs, outputs, rng, c.hidden, c.activation, c.initial_std)
+        self.policy = GaussianMlp(inputs, outputs, rng, c.hidden, c.activation, c.initial_std, c.output_gain)
         size = len(self.policy.flat) if c.learn_inner_lr else 1
         self.register_buffer("alpha", torch.full((size,), c.inner_lr, device=rng.device))
         self.alpha: Tensor

@@ -211,8 +211,8 @@ def _check_rollouts(family: Family, two: Tasks) -> None:
         for obs in rollout.obs.cpu().numpy(), rollout.next_obs.cpu().numpy():
             inside = (space.low <= obs) & (obs <= space.high)  # false for NaN, too
             _require(inside.all(), f"observations {obs[~inside][:4]} lie outside {space}")
-        for name in ("reward", "target"):
-            _require(getattr(rollout, name).isfinite().all(), f"a {name} is not finite")
+        for name in ("obs", "next_obs", "reward", "target"):
+            _require(getattr(rollout, name).isfinite().all(), f"{name} is not finite")
         later = rollout.terminated[1:] | ~rollout.terminated[:-1]
         _require(later.all(), "an episode that has terminated goes on")
         _require((rollout.reward[~rollout.valid] == 0).all(), "a reward follows a termination")
@@ -227,9 +227,7 @@ def _check_isolation(family: Family, two: Tasks) -> None:
     again = _play(family, _pick(two, 0, 0, 0), actions)
     _require(_same(alone, again), "the same generator state and actions have to give the same rollout")
     for n, e in (0, 0), (-1, -1):
-        ours, theirs = (
-            [x[:, n, e] for x in (r.obs, r.reward, r.terminated, r.next_obs)] for r in (alone, crowd)
-        )
+        ours, theirs = ([x[:, n, e] for x in rollout] for rollout in (alone, crowd))
         _require(_same(ours, theirs), "an episode depends on the tasks or the actions beside it")
 
 
@@ -243,9 +241,7 @@ def _check_memory(family: Family, two: Tasks) -> None:
         family.step(action)
     family.reset(tasks, EPISODES, generator(1, family.device))
     _require(_same(held, copies), "what reset or step returned changes as the world goes on: hand out copies")
-    _require(
-        _same(given, (*tasks, actions)), "the tasks or the action that were given have been written into"
-    )
+    _require(_same(given, (*tasks, actions)), "the tasks or the action that were given are written into")
 
 
 def _check_start(family: Family, tasks: Tasks, split: str) -> None:

@@ -74,7 +74,7 @@ class GymnasiumView(gym.Env[NDArray[Any], NDArray[Any]]):
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Advance by one action; the time limit is the wrapper's that `gymnasium.make` puts around this."""
-        batched = np.reshape(action, (1, 1, *self.action_space.shape))
+        batched = np.reshape(action, (1, 1, *self.family.action_space.shape))
         outcome = self.family.step(
             torch.tensor(batched, dtype=torch.get_default_dtype(), device=self.family.device)
         )

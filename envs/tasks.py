@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 
 import numpy as np
 import torch
@@ -61,7 +60,7 @@ def named_tasks(family: Family, values: Sequence[Mapping[str, float]]) -> Tasks:
             if p.name not in task:
                 raise TaskError(f"task parameter {p.name!r} is missing; wanted: {', '.join(names)}")
             value = task[p.name]
-            number = isinstance(value, Real) and math.isfinite(value)
+            number = isinstance(value, int | float | np.number) and math.isfinite(value)
             if not (number and p.low <= value <= p.high):
                 raise TaskError(f"{p.name} is {value} {p.unit}; allowed: {p.low:g} to {p.high:g} {p.unit}")
         rows.append([task[name] for name in names])

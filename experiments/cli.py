@@ -109,7 +109,9 @@ def _parser() -> Parser:
 
 def _settings() -> str:
     """What --key value can change, with what each means."""
-    groups = [("any setting of the experiment, as --key value:", config.Experiment, "")]
+    groups: list[tuple[str, type, str]] = [
+        ("any setting of the experiment, as --key value:", config.Experiment, "")
+    ]
     groups += [(f"with agent.name {name}:", kind.Config, "agent.") for name, kind in AGENTS.items()]
     lines = []
     for title, kind, prefix in groups:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from metarl import ConfigError, device, unknown
@@ -15,16 +22,16 @@ from metarl.agents import AGENTS
 from metarl.envs import FAMILIES
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-Episodes = tuple[Annotated[int, Field(ge=1)], ...]
+Episodes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """How the trained agent is judged."""
 
-    rounds: Episodes = Field((20, 20, 20, 20), min_length=1)
+    rounds: Episodes = (20, 20, 20, 20)
     """Episodes in each round, with an adaptation between each two."""
-    seed: int = Field(1, ge=0)
+    seed: NonNegativeInt = 1
     """Seed of the evaluation, apart from the training's."""
     greedy_last: bool = False
     """Act without exploration in the last round."""
@@ -40,19 +47,19 @@ class Experiment:
     """Name of the agent, and its settings."""
     description: str = ""
     """One line for `metarl list`."""
-    seed: int = Field(0, ge=0)
+    seed: NonNegativeInt = 0
     """Seed of the whole training."""
     device: str = "cpu"
     """Where everything runs: cpu or cuda."""
-    iterations: int = Field(100, ge=1)
+    iterations: PositiveInt = 100
     """Meta-updates."""
-    meta_batch_size: int = Field(20, ge=1)
+    meta_batch_size: PositiveInt = 20
     """Tasks in a meta-update."""
-    rounds: Episodes = Field((20, 20), min_length=1)
+    rounds: Episodes = (20, 20)
     """Episodes of each task in each round of a training trial."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the trained agent is judged."""
-    checkpoint_every: int = Field(10, ge=1)
+    checkpoint_every: PositiveInt = 10
     """Iterations between checkpoints."""
     tensorboard: bool | None = None
     """Write TensorBoard events, too; none: where tensorboardX is installed."""

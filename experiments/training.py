@@ -54,9 +54,15 @@ class Session:
     def restore(self, state: dict[str, Any]) -> None:
         """Take back a state; RunError where it belongs to another experiment."""
         ours, theirs = to_tree(self.experiment), state["experiment"]
-        for key in ("family", "agent", "seed"):
+        for key in ("family", "seed"):
             if ours[key] != theirs[key]:
                 raise RunError(f"the checkpoint's {key} is {theirs[key]!r}, the run's is {ours[key]!r}")
+        for key in ours["agent"].keys() | theirs["agent"].keys():
+            if ours["agent"].get(key) != theirs["agent"].get(key):
+                raise RunError(
+                    f"the checkpoint's agent.{key} is {theirs['agent'].get(key)!r}, "
+                    f"the run's is {ours['agent'].get(key)!r}"
+                )
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         self.seconds = state["seconds"]
         self.rng.set_state(state["rng"].cpu())

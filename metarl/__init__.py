@@ -1,4 +1,4 @@
-"""metarl: meta-reinforcement learning in PyTorch; agents that learn to adapt, trained and judged in one place."""
+"""Meta-reinforcement learning in PyTorch: agents that learn to adapt, trained and judged in one place."""
 
 from . import device, statistics
 from .device import generator

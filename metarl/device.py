@@ -1,4 +1,4 @@
-"""The one place that knows about devices: generators, threads, and how many tasks a kernel should see at once."""
+"""The one place that knows about devices: generators, threads, and how many tasks are computed at once."""
 
 import ctypes
 import os

@@ -27,12 +27,14 @@ class GaussianMlp(Policy):
         hidden: Sequence[int] = (64, 64),
         activation: str = "tanh",
         initial_std: float = 1.0,
+        output_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.activation = activation
         sizes = [inputs, *hidden, outputs]
         # weights are [in, out], so that a layer of all tasks is one baddbmm
         self.weights = nn.ParameterList(_xavier(i, o, rng) for i, o in pairwise(sizes))
+        self.weights[-1].data *= output_gain
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(o, device=rng.device)) for o in sizes[1:])
         self.log_std = nn.Parameter(torch.full((outputs,), math.log(initial_std), device=rng.device))
         self.seal()
@@ -103,9 +105,12 @@ class GaussianMlpDerivatives:
 
     def _collect(self, pairs: list[list[tuple[Tensor, Tensor]]], log_std: Tensor) -> Tensor:
         """Σ h' δ and Σ δ of each layer, and the log_std's derivative, as flat vectors [n, P]."""
-        weights = [sum(_outer(h, delta) for h, delta in layer) for layer in pairs]
+        weights = [_outer(h, delta).flatten(1) for (h, delta), *_ in pairs]
+        for weight, (_, *more) in zip(weights, pairs, strict=True):
+            for h, delta in more:
+                weight += _outer(h, delta).flatten(1)
         biases = [layer[-1][1].sum(1) for layer in pairs]
-        return torch.cat([(log_std * self.free_std).flatten(1), *(w.flatten(1) for w in weights), *biases], 1)
+        return torch.cat([(log_std * self.free_std).flatten(1), *weights, *biases], 1)
 
     def gradient(self) -> Tensor:
         """∇L(φ), [n, P]; ∂L/∂log σ = -Σ_b w A (z² - 1) with z = (a - μ) / σ."""
@@ -160,7 +165,7 @@ class GaussianMlpDerivatives:
 
 
 def _outer(h: Tensor, delta: Tensor) -> Tensor:
-    """Σ_b h_b' δ_b, [n, I, O]; a narrow factor goes first, where the matrix library is several times faster."""
+    """Σ_b h_b' δ_b, [n, I, O]; the narrow factor goes first: several times faster."""
     return torch.bmm(h.mT, delta) if delta.shape[-1] >= h.shape[-1] else torch.bmm(delta.mT, h).mT
 
 

@@ -1,4 +1,4 @@
-"""A trust-region step: conjugate gradient on curvature products, then a line search (Schulman et al. 2015)."""
+"""A trust-region step: conjugate gradient on curvature products, then a line search (TRPO, 2015)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -74,7 +74,7 @@ class Outcome(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """One round: every episode once, side by side. After an episode's end `terminated` stays true, reward 0."""
+    """One round: every episode once, side by side. After an end `terminated` stays true, reward 0."""
 
     obs: Tensor  # [T, N, E, O]
     action: Tensor  # [T, N, E, A]

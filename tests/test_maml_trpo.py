@@ -1,0 +1,280 @@
+"""MAML-TRPO's derivatives against finite differences, and its invariants."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+import metarl
+from metarl import Batch, Gaussian, MetaObjective, Rollout, Trial
+from metarl.agents import MamlTrpo
+from metarl.envs import make
+
+SETTINGS = {
+    "one step": {},
+    "relu": {"activation": "relu"},
+    "two steps": {"later_lr": 0.15},
+    "learned steps": {"learn_inner_lr": True},
+    "two learned steps": {"learn_inner_lr": True, "later_lr": 0.15},
+}
+SMOOTH = [name for name in SETTINGS if name != "relu"]  # finite differences would step over relu's kinks
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def agent_of(**settings: object) -> MamlTrpo:
+    family = make("navigation/maml2017")
+    config = MamlTrpo.Config(hidden=(7, 6), inner_lr=0.3, output_gain=1.0, **settings)  # type: ignore[arg-type]
+    return MamlTrpo(family.observation_space, family.action_space, metarl.generator(3), config)
+
+
+def trial_of(agent: MamlTrpo, rounds: tuple[int, ...] = (3, 3), tasks: int = 3) -> Trial:
+    """A short trial in which some episodes end early, so that the masks matter."""
+    family = make("navigation/maml2017")
+    family.horizon = 12
+    rng = metarl.generator(5)
+    trial = metarl.run_trial(family, agent, family.sample_tasks(tasks, "train", rng), rounds, rng)
+    ended = [r.terminated.clone() for r in trial.rounds]
+    for terminated in ended:
+        terminated[7:, 1, 0] = True
+    cut = [
+        r._replace(terminated=e, reward=r.reward.clone()) for r, e in zip(trial.rounds, ended, strict=True)
+    ]
+    for r in cut:
+        r.reward.masked_fill_(~r.valid, 0.0)
+    return Trial(trial.tasks, tuple(cut))
+
+
+def prepared(name: str) -> tuple[MamlTrpo, Trial, list[Batch]]:
+    agent = agent_of(**SETTINGS[name])
+    trial = trial_of(agent, (3, 3, 3) if "two" in name else (3, 3))
+    return agent, trial, [agent.batch(r) for r in trial.rounds]
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+def central(function: object, at: Tensor, h: float = 1e-5) -> Tensor:
+    """The gradient (or Jacobian's rows) of a function of a vector by central differences."""
+    rows = []
+    for i in range(len(at)):
+        e = torch.zeros_like(at)
+        e[i] = h
+        rows.append((function(at + e) - function(at - e)) / (2 * h))  # type: ignore[operator]
+    return torch.stack(rows)
+
+
+def loss_after_adaptation(agent: MamlTrpo, batches: list[Batch], meta: Tensor, old: list[Gaussian]) -> Tensor:
+    """mean_i -Σ_b w_b A_b π/π_old, whose gradient at the old parameters is the meta-gradient."""
+    now = agent.objective(meta, batches)
+    losses = []
+    for policy, before, batch in zip(now.policies(), old, now.outers, strict=True):
+        ratio = (policy.log_prob(batch.action) - before.log_prob(batch.action)).exp()
+        losses.append(-(batch.weight * batch.advantage * ratio).sum(-1))
+    return torch.cat(losses).mean()
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@torch.no_grad()
+def test_the_meta_gradient_is_that_of_central_differences(name: str) -> None:
+    agent, _, batches = prepared(name)
+    meta = agent.meta_parameters
+    now = agent.objective(meta, batches)
+    old = now.policies()
+    wanted = central(lambda m: loss_after_adaptation(agent, batches, m, old), meta)
+    assert relative_error(now.gradient(), wanted) <= 1e-6
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@torch.no_grad()
+def test_the_fisher_product_is_the_hessian_of_the_kl_between_adapted_policies(name: str) -> None:
+    agent, _, batches = prepared(name)
+    meta = agent.meta_parameters
+    now = agent.objective(meta, batches)
+    old = now.policies()
+    v = torch.randn(len(meta), generator=metarl.generator(1))
+    v /= v.norm()
+
+    def kl_gradient(m: Tensor) -> Tensor:
+        """∇ KL(old ‖ adapted(m)) through the whole adaptation, by autograd and the torch.func path."""
+        with torch.enable_grad():
+            m = m.clone().requires_grad_()
+            there = functional_objective(agent, m, batches)
+            kls = [
+                (batch.weight * before.kl(after)).sum(-1)
+                for batch, before, after in zip(there.outers, old, there.policies(), strict=True)
+            ]
+            return torch.autograd.grad(torch.cat(kls).mean(), m)[0]
+
+    h = 1e-5
+    wanted = (kl_gradient(meta + h * v) - kl_gradient(meta - h * v)) / (2 * h)
+    assert relative_error(now.fisher(v), wanted) <= 1e-6
+
+
+def functional_objective(agent: MamlTrpo, meta: Tensor, batches: list[Batch]) -> MetaObjective:
+    """The same objective on the general path: any policy, torch.func, autograd through everything."""
+    general = General(agent)
+    *inner, outer = batches
+    return MetaObjective(general, meta, agent.alpha, agent.scales(len(inner)), inner, outer)
+
+
+class General(metarl.Policy):
+    """The agent's own perceptron, without its hand-written derivatives."""
+
+    def __init__(self, agent: MamlTrpo) -> None:
+        super().__init__()
+        self.network = agent.policy
+        self.names = ["network." + name for name in agent.policy.names]
+        self.shapes = agent.policy.shapes
+
+    def forward(self, obs: Tensor) -> Gaussian:
+        out: Gaussian = self.network(obs)
+        return out
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@torch.no_grad()
+def test_the_hand_written_path_equals_torch_func(name: str) -> None:
+    agent, _, batches = prepared(name)
+    meta = agent.meta_parameters
+    fast, general = agent.objective(meta, batches), functional_objective(agent, meta, batches)
+    v = torch.randn(len(meta), generator=metarl.generator(1))
+    assert relative_error(fast.gradient(), general.gradient()) <= 1e-10
+    assert relative_error(fast.fisher(v), general.fisher(v)) <= 1e-10
+
+
+def test_the_meta_gradient_is_that_of_double_backward_one_task_at_a_time() -> None:
+    agent, _, batches = prepared("two steps")
+    theta = agent.policy.flat.requires_grad_()
+    policy, alpha = agent.policy, agent.config.inner_lr
+
+    def loss(phi: Tensor, batch: Batch) -> Tensor:
+        named = dict(zip(policy.names, (p[0] for p in policy.split(phi[None])), strict=True))
+        log_prob = functional_call(policy, named, (batch.obs,)).log_prob(batch.action)
+        return -(batch.weight * batch.advantage * log_prob).sum()
+
+    total = torch.zeros(())
+    for i in range(3):
+        phi = theta
+        for batch, scale in zip(batches[:-1], (1.0, 0.5), strict=True):
+            task = Batch(*(x[i] for x in batch))
+            phi = phi - scale * alpha * torch.autograd.grad(loss(phi, task), phi, create_graph=True)[0]
+        total = total + loss(phi, Batch(*(x[i] for x in batches[-1]))) / 3
+    (wanted,) = torch.autograd.grad(total, theta)
+    with torch.no_grad():
+        found = agent.objective(agent.meta_parameters, batches).gradient()
+    assert relative_error(found, wanted) <= 1e-10
+
+
+@torch.no_grad()
+def test_first_order_leaves_the_hessian_out() -> None:
+    agent = agent_of(first_order=True)
+    batches = [agent.batch(r) for r in trial_of(agent).rounds]
+    now = agent.objective(agent.meta_parameters, batches)
+    phi = (
+        agent.policy.flat
+        - 0.3 * agent.policy.derivatives(agent.policy.flat.expand(3, -1), batches[0]).gradient()
+    )
+    wanted = agent.policy.derivatives(phi, batches[1]).gradient().mean(0)
+    assert torch.allclose(now.gradient(), wanted, rtol=1e-12)
+    exact = agent_of()
+    assert relative_error(exact.objective(agent.meta_parameters, batches).gradient(), wanted) > 1e-3
+
+
+def test_a_fisher_product_at_the_policy_is_the_gaussians_closed_form() -> None:
+    """With one linear layer and obs = 1 the Fisher is 1/σ² for the mean's bias, 2 for log σ."""
+    policy = metarl.GaussianMlp(1, 1, metarl.generator(0), hidden=(1,), initial_std=0.5)
+    with torch.no_grad():
+        policy.weights[0].zero_()
+        policy.weights[1].zero_()
+    one = torch.ones(1, 4, 1)
+    batch = Batch(one, one, one[..., 0], torch.full((1, 4), 0.25))
+    params = policy.flat[None]  # log_std, W1, W2, b1, b2
+    for v, wanted in (([1, 0, 0, 0, 0], [2, 0, 0, 0, 0]), ([0, 0, 0, 0, 1], [0, 0, 0, 0, 4])):
+        found = policy.derivatives(params, batch).fisher(torch.tensor([v], dtype=params.dtype))
+        assert torch.allclose(found, torch.tensor([wanted], dtype=params.dtype))
+
+
+@torch.no_grad()
+def test_adaptation_is_a_gradient_step_and_does_not_depend_on_the_other_tasks() -> None:
+    agent = agent_of(later_lr=0.1)
+    rollout = trial_of(agent).rounds[0]
+    together = agent.adapt(agent.begin(3, 3), rollout)
+    alone = agent.adapt(agent.begin(1, 3), Rollout(*(x[:, 1:2] for x in rollout)))
+    assert torch.allclose(together.params[1], alone.params[0], rtol=1e-12)
+    batch = agent.batch(rollout)
+
+    def loss(params: Tensor, b: Batch) -> Tensor:
+        return -(b.weight * b.advantage * agent.policy.single(params, b.obs).log_prob(b.action)).sum()
+
+    step = vmap(grad(loss))(agent.begin(3, 3).params, batch)
+    assert torch.allclose(together.params, agent.policy.flat - 0.3 * step, rtol=1e-12)
+    again = agent.adapt(together, rollout)
+    step = vmap(grad(loss))(together.params, batch)
+    assert torch.allclose(again.params, together.params - 0.1 * step, rtol=1e-12)
+
+
+def test_an_update_improves_the_objective_within_the_trust_region() -> None:
+    agent = agent_of()
+    trial = trial_of(agent)
+    batches = [agent.batch(r) for r in trial.rounds]
+    before = agent.meta_parameters
+    old = agent.objective(before, batches).policies()
+    metrics = agent.meta_update(trial)
+    gain, kl = agent.objective(agent.meta_parameters, batches).compare(old)
+    assert 0 < gain == pytest.approx(metrics["improvement"])
+    assert 0 < kl <= agent.config.max_kl
+    assert not torch.equal(before, agent.meta_parameters)
+
+
+def test_the_step_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for workers in (1, 2):
+        monkeypatch.setattr(metarl.device, "workers", lambda w=workers: w)
+        agent = agent_of()
+        agent.meta_update(trial_of(agent))
+        results.append(agent.meta_parameters)
+    assert torch.equal(*results)
+
+
+def test_a_thinned_curvature_changes_the_direction_and_not_the_gradient() -> None:
+    exact, thinned = agent_of(), agent_of(curvature_fraction=0.5)
+    trial = trial_of(exact)
+    a, b = exact.meta_update(trial), thinned.meta_update(trial)
+    assert a["gradient_norm"] == b["gradient_norm"]
+    assert a["improvement"] != b["improvement"]
+    assert b["kl"] <= thinned.config.max_kl
+
+
+def test_learned_step_sizes_move_with_the_policy() -> None:
+    agent = agent_of(learn_inner_lr=True)
+    before = agent.alpha.clone()
+    agent.meta_update(trial_of(agent))
+    assert agent.alpha.shape == (agent.policy.size,)
+    assert not torch.equal(agent.alpha, before)
+
+
+def test_log_density_and_divergence_of_several_dimensions() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    rng = metarl.generator(0)
+    mean, log_std, action = (torch.randn(5, 3, generator=rng) for _ in range(3))
+    ours = Gaussian(mean, log_std).log_prob(action)
+    theirs = scipy_stats.norm(mean.numpy(), log_std.exp().numpy()).logpdf(action.numpy()).sum(-1)
+    assert torch.allclose(ours, torch.from_numpy(theirs))
+    p = torch.distributions.Normal(mean, log_std.exp())
+    q = torch.distributions.Normal(action, (log_std / 2).exp())
+    wanted = torch.distributions.kl_divergence(p, q).sum(-1)
+    assert torch.allclose(Gaussian(mean, log_std).kl(Gaussian(action, log_std / 2)), wanted)
+
+
+def test_negative_step_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="inner_lr"):
+        MamlTrpo.Config(inner_lr=-1.0)
