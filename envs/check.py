@@ -56,9 +56,9 @@ def check_family(family: Family) -> None:
         _check_disjoint(splits)
     two = Tasks(*(torch.stack([x[0], x[-1]]) for x in splits["test"]))
     _check_shapes(family, two)
+    _check_memory(family, two)
     _check_rollouts(family, two)
     _check_isolation(family, two)
-    _check_memory(family, two)
     for split, tasks in splits.items():
         _check_start(family, tasks, split)
         _check_bounds(family, tasks, split)

@@ -67,7 +67,8 @@ class HalfCheetahVel:
         self.model = gymnasium_model("half_cheetah.xml")
         self.observation_space = gym.spaces.Box(-math.inf, math.inf, (20,))
         self.action_space = gym.spaces.Box(-1.0, 1.0, (6,))
-        self.task_space = (TaskParameter("velocity", "m/s", 0.0, self.reach, 0.0, self.fastest),)
+        velocity = TaskParameter("velocity", "m/s", 0.0, self.reach, 0.0, self.fastest)
+        self.task_space: tuple[TaskParameter, ...] = (velocity,)
         pools = {split: torch.tensor(pool[:, None], device=device) for split, pool in self._pools().items()}
         self.pools = {split: pool.to(torch.get_default_dtype()) for split, pool in pools.items()}
         self._physics = simulate(self.model, 1)
@@ -155,7 +156,7 @@ class HalfCheetahVelMaml2017(HalfCheetahVel):
     substeps = 1
     fastest = 2.0
     reach = 4.0
-    published = (
+    published: tuple[Published, ...] = (
         Published("MAML", (-129.53, -78.57, -66.62, -60.78), "cbfinn/maml_rl, icml/*.pkl"),
         Published("pretrained", (-158.0, -135.4, -128.5, -133.6), "cbfinn/maml_rl, icml/*.pkl"),
         Published("random init", (-254.8, -254.3, -246.8, -230.8), "cbfinn/maml_rl, icml/*.pkl"),

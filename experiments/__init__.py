@@ -1,1 +1,23 @@
-"""Where families meet agents: command line, configuration, report and results."""
+"""Where families meet agents: command line, configuration, training, report and results."""
+
+from .cli import main, split_settings
+from .config import Experiment, build, override, read, shipped, to_tree, to_yaml
+from .training import Session, assess, judge, restored, resume, start
+
+__all__ = [
+    "Experiment",
+    "Session",
+    "assess",
+    "build",
+    "judge",
+    "main",
+    "override",
+    "read",
+    "restored",
+    "resume",
+    "shipped",
+    "split_settings",
+    "start",
+    "to_tree",
+    "to_yaml",
+]

@@ -17,6 +17,7 @@ from metarl.envs import FAMILIES, named_tasks
 from . import config, training
 from .tables import adaptation_table, adapted_task
 
+TRAIN_FLAGS = ("--out", "--overwrite", "--resume", "--help")  # all others are settings of the experiment
 OK, BAD, STOPPED = 0, 2, 130
 
 
@@ -56,11 +57,11 @@ def _run(argv: list[str]) -> int:
     if not argv:
         parser.print_help()
         return OK
-    arguments, rest = parser.parse_known_args(argv)
-    if arguments.command == "train":
-        arguments.changes = overrides(rest)
-    elif rest:
-        parser.error(f"unknown argument {rest[0]!r}")
+    settings = dict[str, str]()
+    if argv[0] == "train":
+        argv, settings = split_settings(argv)
+    arguments = parser.parse_args(argv)
+    arguments.settings = settings
     arguments.act(arguments)
     return OK
 
@@ -120,33 +121,37 @@ def _settings() -> str:
     return "\n".join(lines).lstrip()
 
 
-def overrides(rest: Sequence[str]) -> dict[str, str]:
-    """["--a.b", "1", "--c=2"] as {"a.b": "1", "c": "2"}."""
-    changes, waiting = dict[str, str](), list(rest)
+def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Take the experiment's settings out of the arguments of `train`.
+
+    ["train", "x", "--a.b", "1", "--out", "y"] becomes ["train", "x", "--out", "y"] and {"a.b": "1"}.
+    """
+    own, settings, waiting = list[str](), dict[str, str](), list(argv)
     while waiting:
-        flag = waiting.pop(0)
-        if not flag.startswith("--"):
-            raise ConfigError(f"unexpected argument {flag!r}; settings are given as --key value")
-        key, equals, value = flag[2:].partition("=")
+        word = waiting.pop(0)
+        flag, equals, value = word.partition("=")
+        if not word.startswith("--") or flag in TRAIN_FLAGS:
+            own.append(word)
+            continue
         if not equals:
             if not waiting or waiting[0].startswith("--"):
-                raise ConfigError(f"--{key} needs a value: --key value")
+                raise ConfigError(f"{flag} needs a value: {flag} VALUE")
             value = waiting.pop(0)
-        changes[key] = value
-    return changes
+        settings[flag[2:]] = value
+    return own, settings
 
 
 def _train(a: argparse.Namespace) -> None:
     if a.resume:
         if a.experiment or a.out or a.overwrite:
             raise ConfigError("--resume takes the run's own experiment and folder: give neither")
-        run = training.resume(a.resume, a.changes)
+        run = training.resume(a.resume, a.settings)
     else:
         if not a.experiment:
             raise ConfigError(
                 f"experiment is missing; allowed: {', '.join(config.shipped())}, or a YAML file"
             )
-        experiment = config.build(config.override(config.read(a.experiment), a.changes))
+        experiment = config.build(config.override(config.read(a.experiment), a.settings))
         out = a.out or Path("runs") / Path(a.experiment).stem
         run = training.start(experiment, out, a.overwrite)
     Console().print(adaptation_table(run, "test"))

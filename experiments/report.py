@@ -1,5 +1,339 @@
-"""stub being replaced"""
+"""A run's report: one HTML file that explains itself, opens offline, and is the same for the same run."""
+
+import json
+import platform
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from metarl import Published, Tasks, __version__, device, run_trial
+from metarl.checkpoint import write_atomically
+from metarl.runs import Run
+
+from . import figures, training
+from .config import Experiment, build, read, shipped, to_tree
+from .figures import number, svg
+
+WIDTH = 960  # of the page's column, in pixels
+PATHS = 12  # test tasks whose episodes are drawn
+MAP_SIDE, MAP_STEPS = 12, 1_100_000  # tasks along a side of the map, environment steps for all of it
+TOTALS = ("iteration", "env_steps", "seconds")
+CSS = """
+body { margin: 0 auto; max-width: 960px; padding: 24px 20px 64px; background: #fff; color: #222;
+  font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; }
+h1 { font-size: 26px; line-height: 1.25; margin: 12px 0 2px; font-weight: 650; }
+h2 { font-size: 19px; margin: 44px 0 2px; padding-top: 14px; border-top: 1px solid #ddd; font-weight: 650; }
+p { margin: 4px 0 12px; max-width: 76ch; } .lead { font-size: 17px; } .quiet { color: #555; }
+svg { display: block; max-width: 100%; height: auto; margin: 6px 0; }
+svg text { font-family: Helvetica, Arial, "Liberation Sans", "DejaVu Sans", sans-serif !important; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 10px 0; }
+th, td { padding: 3px 0 3px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }
+th { font-weight: 600; color: #555; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+tr.ours td { font-weight: 650; } tr.rule td { border-top: 1px solid #999; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 14px 0; font-size: 14px; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+code, pre { font: 13px/1.45 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+pre { background: #f6f6f6; padding: 10px 14px; overflow-x: auto; } summary { cursor: pointer; color: #555; }
+.beside { display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: flex-start; }
+.beside > * { min-width: 0; overflow-x: auto; }
+"""
 
 
-def write_report(run, session):
-    run.report.write_text("")
+class Material(NamedTuple):
+    """What a report is made of: the run's files, and its trained session to play a little more."""
+
+    run: Run
+    session: training.Session
+    test: dict[str, Any]
+    ood: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+
+def write_report(run: Run, session: training.Session) -> Path:
+    """Write the report of a run that is trained and evaluated, and say where."""
+    test, ood = (json.loads(run.evaluation(split).read_text()) for split in ("test", "ood"))
+    material = Material(run, session, test, ood, run.read_metrics())
+    sections = (header, adaptation, learning, plane, by_parameter, per_task, costs)
+    body = "\n".join(filter(None, (section(material) for section in sections)))
+    title = escape(f"{test['agent']} on {test['family']}")
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"\n<title>{title}</title>\n<style>{CSS}</style>"
+    page = f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>'
+    write_atomically(run.report, f"{page}\n<body>\n{body}\n</body>\n</html>\n")
+    return run.report
+
+
+# --- pieces of HTML
+
+
+def section(name: str, title: str, caption: str, *content: str) -> str:
+    """A titled part of the page, its caption before its pictures."""
+    return (
+        f'<section id="{name}">\n<h2>{title}</h2>\n<p>{caption}</p>\n' + "\n".join(content) + "\n</section>"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], marks: Mapping[int, str] | None = None) -> str:
+    """An HTML table; marks are the classes of some rows."""
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    for i, row in enumerate(rows):
+        kind = f' class="{marks[i]}"' if marks and i in marks else ""
+        lines.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def beside(*parts: str) -> str:
+    """Parts side by side where the page is wide enough."""
+    return '<div class="beside">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
+
+
+def curve_table(found: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
+    """An adaptation curve in numbers, a column an adaptation."""
+    rounds = found["rounds"]
+    rows = [["mean", *(number(r["mean"]) for r in rounds)]]
+    rows += [[f"95 %, {end}", *(number(r["ci95"][i]) for r in rounds)] for i, end in ((0, "from"), (1, "to"))]
+    rows += [
+        [name, *(number(r[key]) for r in rounds)] for name, key in (("IQM", "iqm"), ("worst 5 %", "cvar5"))
+    ]
+    for p in published:
+        values = p.returns * len(rounds) if len(p.returns) == 1 else p.returns[: len(rounds)]
+        rows.append([f"{p.name}, published", *map(number, values), *[""] * (len(rounds) - len(values))])
+    marks = {0: "ours", len(rows): "rule"}
+    for key in ("floor", "oracle"):
+        rows.append([key, *[number(found[key])] * len(rounds)])
+    rows.append(["gain since before", *(number(r["mean"] - rounds[0]["mean"]) for r in rounds)])
+    rows.append(["regret to oracle", *(number(found["oracle"] - r["mean"]) for r in rounds)])
+    return table(["adaptations", *map(str, range(len(rounds)))], rows, marks)
+
+
+def plural(count: float, noun: str) -> str:
+    """A count and its noun."""
+    return f"{number(count, 0)} {noun}" + "s" * (count != 1)
+
+
+# --- sections
+
+
+def header(m: Material) -> str:
+    """What was run, what came of it in one sentence, and how to run it again."""
+    e, rounds = m.session.experiment, m.test["rounds"]
+    protocol = e.evaluation
+    lead = (
+        f"In {plural(m.test['tasks'], 'unseen task')} the mean return goes from "
+        f"<b>{number(rounds[0]['mean'])}</b> before adaptation to <b>{number(rounds[-1]['mean'])}</b> "
+        f"{figures.legend(len(rounds) - 1)}. Doing nothing earns {number(m.test['floor'])} (the floor); no "
+        f"agent can earn more than {number(m.test['oracle'])}, even knowing the tasks (the oracle)."
+    )
+    facts = {
+        "family": f"{m.session.family.name}: {m.session.family.summary}",
+        "agent": m.test["agent"],
+        "seed": f"{e.seed} (evaluation: {protocol.seed})",
+        "protocol": f"{' + '.join(map(str, protocol.rounds))} episodes of each task, an adaptation between "
+        f"each two rounds; {'no exploration in the last round' if protocol.greedy_last else 'all exploring'}",
+        "trained with": f"{' + '.join(map(str, e.rounds))} episodes of {plural(e.meta_batch_size, 'task')} "
+        f"in each of {plural(len(m.metrics), 'iteration')}",
+        "report made with": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items())
+    return (
+        f"<header>\n<h1>{escape(m.test['agent'])} on {escape(m.test['family'])}</h1>\n"
+        f'<p class="quiet">{escape(e.description)}</p>\n<p class="lead">{lead}</p>\n<dl>{listed}'
+        f"<dt>again</dt><dd><code>{escape(command(e))}</code></dd></dl>\n<details><summary>all settings "
+        f"(run.yaml)</summary><pre>{escape(m.run.config.read_text())}</pre></details>\n</header>"
+    )
+
+
+def adaptation(m: Material) -> str:
+    """The adaptation curve, and the same in numbers."""
+    found, published = m.test, m.session.family.published
+
+    def draw(figure: Figure) -> None:
+        curve = found["rounds"], found["floor"], found["oracle"]
+        figures.adaptation_curve(figure.subplots(), *curve, published, "this run")
+
+    sources = escape("; ".join(f"{p.name}: {p.source}" for p in published))
+    note = f" Published values under their own protocols ({sources})." if published else ""
+    return section(
+        "adaptation",
+        "Adaptation curve",
+        "What the agent earns in tasks that it has never seen, after each adaptation to them. Higher is "
+        "better: the floor is what doing nothing earns, the oracle a bound even for those who know the task.",
+        beside(svg("adaptation", 515, 390, draw), curve_table(found, published)),
+        '<p class="quiet">The band is the 95 % bootstrap interval of the mean over tasks; the thin line is '
+        f"the interquartile mean (IQM), that of the middle half of the tasks.{note}</p>",
+    )
+
+
+def learning(m: Material) -> str:
+    """The learning curve, twice, and what the agent says of itself."""
+    names = [key for key in m.metrics[0] if key not in TOTALS and not key.startswith("return_")]
+    pictures = [svg("learning", WIDTH, 300, lambda figure: figures.learning_curves(figure, m.metrics))]
+    if names:
+        height = 135 * -(-len(names) // 6)
+        small = svg(
+            "diagnostics", WIDTH, height, lambda figure: figures.diagnostics(figure, m.metrics, names)
+        )
+        pictures += ['<p class="quiet">The agent\'s own numbers, against iterations:</p>', small]
+    return section(
+        "learning",
+        "Learning curve",
+        "What the agent earns in training tasks as meta-training goes on, by experience (left) and by time "
+        "(right): the gap between the lines is what adaptation is worth, and training should widen it.",
+        *pictures,
+    )
+
+
+def plane(m: Material) -> str:
+    """Episodes on the plane, where the family's tasks are goals on one."""
+    family: Any = m.session.family
+    if getattr(family, "view", "") != "plane":
+        return ""
+    protocol = m.session.experiment.evaluation
+    with training.reseeded(m.session.rng, protocol.seed) as rng, device.threads(1):
+        tasks = Tasks(*(values[:PATHS] for values in family.sample_tasks(None, "test", rng)))
+        trial = run_trial(family, m.session.agent, tasks, protocol.rounds, rng, protocol.greedy_last)
+    first, last, goals = trial.rounds[0], trial.rounds[-1], family.goals(tasks).cpu().numpy()
+    height = 190 * -(-len(goals) // 6)
+    return section(
+        "paths",
+        "Paths before and after adaptation",
+        f"Three episodes in each of {plural(len(goals), 'test task')}, from the dot, before adaptation "
+        f"(grey) and {figures.legend(len(trial.rounds) - 1)} (blue): good paths lead straight to the star, "
+        "the goal that the agent is never shown. Above each, the mean return before and after.",
+        svg("paths", WIDTH, height, lambda figure: figures.paths(figure, first, last, goals)),
+    )
+
+
+def by_parameter(m: Material) -> str:
+    """Where in the task space the agent does well, within the trained range and beyond."""
+    kinds = {1: by_one_parameter, 2: by_two_parameters}
+    space = m.session.family.task_space
+    return kinds[len(space)](m) if len(space) in kinds else ""
+
+
+def by_one_parameter(m: Material) -> str:
+    """Returns of all evaluated tasks against their parameter."""
+    (space,), found = m.session.family.task_space, (m.test, m.ood)
+    values = np.concatenate([f["params"] for f in found])[:, 0]
+    scores = np.concatenate([f["scores"] for f in found], 1)
+    curve = np.linspace(space.low, space.high, 201)
+    bounds = m.session.family.bounds(tasks_of(m, curve[:, None]))
+    floor, oracle = (bound.cpu().numpy() for bound in bounds)
+
+    def draw(figure: Figure) -> None:
+        bounds = floor, oracle
+        figures.return_by_parameter(figure.subplots(), space, values, scores, curve, bounds)
+
+    return section(
+        "map",
+        "Return by task",
+        "How well the agent does in each kind of task, trained (shaded) and beyond: a good agent's blue dots "
+        "are near the oracle, also where it was never trained. The tasks are the evaluation's own.",
+        svg("map", WIDTH, 330, draw),
+    )
+
+
+def by_two_parameters(m: Material) -> str:
+    """Heat maps over a grid of fresh tasks, under the protocol's rounds."""
+    e, space = m.session.experiment, m.session.family.task_space
+    steps = sum(e.evaluation.rounds) * m.session.family.horizon
+    side = min(MAP_SIDE, int((MAP_STEPS / steps) ** 0.5))
+    if side < 2:
+        return ""  # a map would cost more than it tells
+    places = [p.low + (p.high - p.low) * (np.arange(side) + 0.5) / side for p in space]
+    grid = np.stack(np.meshgrid(*places, indexing="ij"), -1).reshape(-1, 2)
+    scores = training.judge(m.session, tasks=tasks_of(m, grid)).scores.reshape(-1, side, side)
+    maps = {figures.legend(k): scores[k] for k in sorted({0, min(1, len(scores) - 1), len(scores) - 1})}
+    return section(
+        "map",
+        "Return by task",
+        f"How well the agent does in each of {side * side} tasks on a grid, each played as in the evaluation "
+        "protocol: brighter is better, and what lies outside the box was never trained.",
+        svg("map", WIDTH, 340, lambda figure: figures.return_maps(figure, maps, space)),
+    )
+
+
+def per_task(m: Material) -> str:
+    """Each task's own gain, and the evaluation beyond the trained range in numbers."""
+    splits = {}
+    for name, found in (("unseen tasks", m.test), ("tasks beyond the trained range", m.ood)):
+        oracle = m.session.family.bounds(tasks_of(m, found["params"])).oracle.cpu().numpy()
+        splits[f"{found['tasks']} {name}"] = np.array(found["scores"]), oracle
+    return section(
+        "tasks",
+        "Each task's return",
+        "One column a task, best first: the line from grey to blue is what adaptation brought in this very "
+        "task, and the closer the blue dot to the green dash, the less there is left to gain.",
+        svg("tasks", WIDTH, 310, lambda figure: figures.task_returns(figure, splits)),
+        "<p>Beyond the trained range the same protocol gives:</p>",
+        curve_table(m.ood),
+    )
+
+
+def costs(m: Material) -> str:
+    """What training, adaptation and evaluation took."""
+    e, last, horizon = m.session.experiment, m.metrics[-1], m.session.family.horizon
+    iterations, adaptations = len(m.metrics), e.evaluation.rounds[:-1]
+    episodes = sum(e.evaluation.rounds) * (m.test["tasks"] + m.ood["tasks"])
+    each = " + ".join(map(str, adaptations)) or "0"
+    rows = [
+        ("training", "iterations", number(iterations, 0)),
+        ("", "episodes", number(iterations * e.meta_batch_size * sum(e.rounds), 0)),
+        ("", "environment steps", number(last["env_steps"], 0)),
+        ("", "seconds", number(last["seconds"], 1)),
+        ("", "seconds an iteration", number(last["seconds"] / iterations)),
+        ("adaptation to one task", f"episodes ({plural(len(adaptations), 'adaptation')})", each),
+        ("", "environment steps, at most", number(sum(adaptations) * horizon, 0)),
+        ("evaluation, test and beyond", "episodes", number(episodes, 0)),
+        ("", "environment steps, at most", number(episodes * horizon, 0)),
+    ]
+    return section(
+        "costs",
+        "Costs",
+        "What these results took, in experience and in time; an episode that ends early costs fewer steps.",
+        table(("", "", ""), rows, {5: "rule", 7: "rule"}),
+    )
+
+
+# --- facts
+
+
+def tasks_of(m: Material, params: Any) -> Tasks:
+    """Tasks of given parameters [N, P]."""
+    family = m.session.family
+    rows = torch.as_tensor(np.asarray(params), dtype=torch.get_default_dtype(), device=family.device)
+    return Tasks(rows, torch.full((len(rows),), -1, device=family.device))
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a result depends on."""
+    others = {name: version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
+    return {"metarl": __version__, **others, "python": platform.python_version()}
+
+
+def command(experiment: Experiment) -> str:
+    """The shortest command that trains this experiment: a shipped one, and what is set otherwise."""
+    ours, shortest = flat(to_tree(experiment)), "metarl train run.yaml"
+    found = []
+    for name in shipped():
+        theirs = flat(to_tree(build(read(name))))
+        if all(ours[key] == theirs[key] for key in ("family", "agent.name")):
+            changed = {k: v for k, v in ours.items() if v != theirs[k] and k != "description"}
+            flags = [f"--{key} {shlex.quote(json.dumps(value))}" for key, value in changed.items()]
+            found.append(" ".join(["metarl train", name, *flags]))
+    return min(found, key=len, default=shortest)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's leaves by dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves

@@ -17,7 +17,7 @@ from metarl.checkpoint import write_atomically
 from metarl.envs import make
 from metarl.runs import MetricsFile, Run
 
-from .config import Experiment, agent_name, build, read, to_tree, to_yaml
+from .config import Experiment, agent_name, build, override, read, to_tree, to_yaml
 from .progress import Progress, TensorBoard
 
 DETAILS = ("params", "scores")  # what evaluation.json holds besides the summary
@@ -82,9 +82,7 @@ def resume(folder: Path, changes: dict[str, str]) -> Run:
     for key in changes:
         if key not in ADAPTABLE:
             raise RunError(f"a resumed run may change {', '.join(ADAPTABLE)} only, not {key}")
-    tree = read(run.config)
-    tree |= {key: int(value) for key, value in changes.items()}
-    session = Session(build(tree))
+    session = Session(build(override(read(run.config), changes)))
     state = run.load(session.family.device)
     if state:
         session.restore(state)

@@ -111,11 +111,17 @@ class Family(Protocol):
     summary: str  # one line, for `metarl list`
     horizon: int  # steps of an episode
     device: torch.device
-    observation_space: gym.spaces.Box
-    action_space: gym.spaces.Box
-    task_space: tuple[TaskParameter, ...]
+    observation_space: "gym.spaces.Box[Any]"
+    action_space: "gym.spaces.Box[Any]"
     shared_splits: bool  # True: the family has so few tasks that its splits are the same
-    published: tuple[Published, ...]
+
+    @property
+    def task_space(self) -> tuple[TaskParameter, ...]:
+        """What the numbers of a task mean, and their ranges."""
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """Published results; the first is the one to beat."""
 
     def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
         """Draw n tasks; None is the whole of a fixed pool, in order. Test and ood are fixed pools.

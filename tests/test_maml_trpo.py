@@ -1,6 +1,7 @@
 """MAML-TRPO's derivatives against finite differences, and its invariants."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from metarl import Batch, Gaussian, MetaObjective, Rollout, Trial
 from metarl.agents import MamlTrpo
 from metarl.envs import make
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "one step": {},
     "relu": {"activation": "relu"},
     "two steps": {"later_lr": 0.15},
@@ -29,9 +30,9 @@ def _float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def agent_of(**settings: object) -> MamlTrpo:
+def agent_of(**settings: Any) -> MamlTrpo:
     family = make("navigation/maml2017")
-    config = MamlTrpo.Config(hidden=(7, 6), inner_lr=0.3, output_gain=1.0, **settings)  # type: ignore[arg-type]
+    config = MamlTrpo.Config(hidden=(7, 6), inner_lr=0.3, output_gain=1.0, **settings)
     return MamlTrpo(family.observation_space, family.action_space, metarl.generator(3), config)
 
 
@@ -62,13 +63,13 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
-def central(function: object, at: Tensor, h: float = 1e-5) -> Tensor:
+def central(function: Callable[[Tensor], Tensor], at: Tensor, h: float = 1e-5) -> Tensor:
     """The gradient (or Jacobian's rows) of a function of a vector by central differences."""
     rows = []
     for i in range(len(at)):
         e = torch.zeros_like(at)
         e[i] = h
-        rows.append((function(at + e) - function(at - e)) / (2 * h))  # type: ignore[operator]
+        rows.append((function(at + e) - function(at - e)) / (2 * h))
     return torch.stack(rows)
 
 

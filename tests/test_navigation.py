@@ -59,7 +59,7 @@ def towards(goal: Tensor) -> Callable[[int, Tensor], Tensor]:
 
 
 def published_episode(name: str, start: Array, goal: Array, actions: Array) -> dict[str, Array]:
-    """One episode of a convention of reference/families.md, as its own code would compute it."""
+    """One episode, as the convention's own code computes it."""
     position, over, rows = start, False, []
     for action in actions:
         position = position + 0.1 * np.clip(action, -1, 1)
@@ -107,7 +107,7 @@ def test_any_episode_is_the_published_one_and_none_beats_the_oracle(
             assert (rollout.returns <= family.bounds(task).oracle + 1e-9).all()
 
 
-@pytest.mark.parametrize(("name", "horizon"), zip(NAMES, (100, 20, 20, 100), strict=True))
+@pytest.mark.parametrize(("name", "horizon"), [*zip(NAMES, (100, 20, 20, 100), strict=True)])
 def test_the_horizon_is_the_published_one(name: str, horizon: int) -> None:
     assert make(name).horizon == horizon
 

@@ -1,0 +1,220 @@
+"""The command line as its users and their scripts meet it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metarl.experiments import main, split_settings
+
+TINY = [
+    *("--iterations=2", "--meta_batch_size=2", "--rounds=[2,2]"),
+    *("--evaluation.rounds=[2,2,2]", "--agent.hidden=[4]"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", "quickstart", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def test_a_run_folder_holds_what_a_machine_reads(run: Path) -> None:
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [m["iteration"] for m in metrics] == [0, 1]
+    assert metrics[-1]["env_steps"] == 2 * 2 * (2 + 2) * 100  # no episode ends early so soon
+    assert {"seconds", "return_0", "return_1", "kl"} <= metrics[0].keys()
+    assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert list((run / "checkpoints").glob("*.pt"))
+    assert json.loads((run / "evaluation.json").read_text())["tasks"] == 40
+
+
+def test_a_runs_own_file_is_an_experiment_that_repeats_it_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    assert main(["train", str(run / "run.yaml"), "--out", str(tmp_path / "again")]) == 0
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (run, tmp_path / "again")
+    )
+    for line in (*ours, *theirs):
+        del line["seconds"]
+    assert ours == theirs
+    assert (run / "evaluation.json").read_text() == (tmp_path / "again" / "evaluation.json").read_text()
+
+
+def test_evaluate_prints_one_object(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("test", "ood"):
+        assert main(["evaluate", str(run), "--split", split, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["family"], found["agent"], found["split"]) == (
+            "navigation/maml2017",
+            "maml_trpo",
+            split,
+        )
+        assert found["tasks"] == 40
+        assert len(found["rounds"]) == 3
+        for r in found["rounds"]:
+            low, high = r["ci95"]
+            assert low <= r["mean"] <= high
+            assert r["cvar5"] <= r["iqm"]
+        assert found["floor"] < found["oracle"]
+    assert found["floor"] < -60  # goals beyond the training range are further away
+
+
+def test_evaluation_repeats_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for _ in range(2):
+        assert main(["evaluate", str(run), "--json"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+def test_adapt_shows_one_task(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adapt", str(run), "--task", "goal_x=0.3", "--task", "goal_y=-0.2"]) == 0
+    assert "goal_x = 0.3" in capsys.readouterr().out
+    assert main(["adapt", str(run), "--task", "goal_x=0.3", "--task", "goal_y=-0.2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == {"goal_x": 0.3, "goal_y": -0.2}
+    assert found["floor"] == pytest.approx(-100 * (0.3**2 + 0.2**2) ** 0.5, rel=1e-5)
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"families", "agents", "experiments"}
+    assert all(all(group.values()) for group in found.values()), "each has its line"
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for group in found.values() for name in group)
+
+
+def test_help_is_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["train"], ["evaluate"], ["adapt"], ["report"], ["list"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+        assert "usage: metarl" in capsys.readouterr().out
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    for key in ("--agent.inner_lr ", "--evaluation.rounds ", "--meta_batch_size "):
+        assert key in text
+
+
+def test_settings_may_be_given_in_two_ways_and_anywhere() -> None:
+    own, settings = split_settings(["train", "--a.b", "1", "x", "--c=2", "--out", "y", "--d", "-3"])
+    assert own == ["train", "x", "--out", "y"]
+    assert settings == {"a.b": "1", "c": "2", "d": "-3"}
+
+
+def test_a_user_s_own_file_works(run: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load((run / "run.yaml").read_text())
+    tree["seed"], tree["family"] = 5, "navigation-sparse/pearl2019"
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert main(["train", str(path), "--out", str(tmp_path / "run"), "--iterations", "1"]) == 0
+    assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["seed"] == 5
+
+
+BAD = {
+    "train": ("experiment is missing", "quickstart"),
+    "train quickstrt": ("unknown experiment 'quickstrt'", "did you mean 'quickstart'"),
+    "train quickstart --family navigation/maml": ("unknown family", "navigation/maml2017"),
+    "train quickstart --agent.name mamltrpo": ("unknown agent", "maml_trpo"),
+    "train quickstart --agent.inner_lrr 1": (
+        "unknown key 'agent.inner_lrr'",
+        "did you mean 'agent.inner_lr'",
+    ),
+    "train quickstart --iteratons 1": ("unknown key 'iteratons'", "did you mean 'iterations'"),
+    "train quickstart --evaluation.sed 1": ("unknown key 'evaluation.sed'", "evaluation.seed"),
+    "train quickstart --seed.x 1": ("unknown key 'seed.x'",),
+    "train quickstart --agent.inner_lr -0.1": ("agent.inner_lr is -0.1", "greater than 0"),
+    "train quickstart --agent.inner_lr nan": ("agent.inner_lr", "nan"),
+    "train quickstart --meta_batch_size 0": ("meta_batch_size is 0", "greater than 0"),
+    "train quickstart --iterations many": ("iterations is 'many'", "integer"),
+    "train quickstart --rounds [20,0]": ("rounds.1 is 0", "greater than 0"),
+    "train quickstart --rounds [": ("rounds is '['",),
+    "train quickstart --agent.activation selu": ("agent.activation is 'selu'", "'tanh' or 'relu'"),
+    "train quickstart --device tpu": ("device is 'tpu'", "cpu"),
+    "train quickstart --seed": ("--seed needs a value",),
+    "train quickstart extra": ("extra",),
+    "train --resume /no/such/run": ("'/no/such/run' does not exist",),
+    "train quickstart --resume /no/such/run": ("--resume takes the run's own experiment",),
+    "evaluate /no/such/run": ("'/no/such/run' does not exist",),
+    "evaluate RUN --split tst": ("--split", "'test'"),
+    "evaluate RUN --surplus": ("--surplus",),
+    "adapt RUN --task goal_x=0.3": ("'goal_y' is missing", "goal_x, goal_y"),
+    "adapt RUN --task goal_x=3 --task goal_y=0": ("goal_x is 3", "-1 to 1"),
+    "adapt RUN --task goal_x=nan --task goal_y=0": ("goal_x is nan", "-1 to 1"),
+    "adapt RUN --task goal_z=3": ("unknown task parameter 'goal_z'", "goal_x, goal_y"),
+    "adapt RUN --task goal_x": ("task is 'goal_x'", "NAME=NUMBER"),
+    "adapt RUN": ("--task",),
+    "train quickstart --out RUN": ("is not empty", "--overwrite"),
+    "rain": ("invalid choice: 'rain'", "'train'"),
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_is_one_line_that_names_it(
+    line: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(line.replace("RUN", str(run)).split()) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("metarl: error: ")
+    assert error.count("\n") == 1
+    for part in BAD[line]:
+        assert part in error
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("family: [", "not a YAML file"),
+        ("just words", "holds a str"),
+        ("family: navigation/maml2017", "agent.name is missing"),
+        ("agent: {name: maml_trpo}", "family is missing"),
+        ("family: 3\nagent: {name: maml_trpo}", "family is 3"),
+    ],
+)
+def test_a_bad_file_is_one_line(
+    text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_run_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["train", "quickstart", "--out", str(tmp_path), "--overwrite"]) == 2
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_text((run / "run.yaml").read_text())
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_half_cheetah_trains(tmp_path: Path) -> None:
+    out = tmp_path / "cheetah"
+    assert main(["train", "half_cheetah_vel", "--out", str(out), *TINY]) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["family"] == "half-cheetah-vel/maml2017"
