@@ -2,17 +2,14 @@
 
 import io
 import math
-import pickle
-import random
-from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from metarl import Agent, Family, Rollout, Step, Trial, generator, run_trial
+from metarl.promises import global_generators, require, same
 
 TASKS, EPISODES = 3, 4  # of every round played here; different, so that swapped axes show
 TOLERANCE = 1e-5  # between actions that only rounding may part
@@ -23,7 +20,7 @@ def check_agent(agent: Agent[Any], family: Family) -> None:
 
     Needs a family whose rewards are not all zero, or there is nothing to learn from.
     """
-    before, rng = _global_generators(), generator(0, family.device)
+    before, rng = global_generators(), generator(0, family.device)
     tasks = family.sample_tasks(TASKS, "train", rng)
     trial = run_trial(family, deepcopy(agent), tasks, (EPISODES, EPISODES), rng)
     with torch.no_grad():
@@ -32,26 +29,11 @@ def check_agent(agent: Agent[Any], family: Family) -> None:
         _check_isolation(agent, trial.rounds[0])
     _check_update(agent, trial)
     _check_saving(agent, trial)
-    _require(before == _global_generators(), "a global generator was used: draw from the one that is passed")
-
-
-def _require(promise: object, message: str) -> None:
-    if not promise:  # not `assert`, which python -O takes away
-        raise AssertionError(message)
-
-
-def _same(a: Iterable[Tensor], b: Iterable[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    require(before == global_generators(), "a global generator was used: draw from the one that is passed")
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
-
-
-def _global_generators() -> bytes:
-    """The states of the generators that belong to nobody; reading them is all that metarl does with them."""
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    return pickle.dumps((random.getstate(), numpy_state, torch.get_rng_state().numpy()))
 
 
 # --- an agent that looks on while others play
@@ -117,13 +99,13 @@ def _check_act(agent: Agent[Any], family: Family, rollout: Rollout) -> None:
         act, _ = player.act(belief, step, explore)
         _rewind(player, states)
         again, _ = player.act(belief, step, explore)
-        _require(_same(act, again), "the same belief, step and generator state have to give the same action")
+        require(same(act, again), "the same belief, step and generator state have to give the same action")
         for name, x in zip(act._fields, act, strict=True):
             shape = batch + family.action_space.shape if name == "action" else batch
-            _require(x.shape == shape, f"{name} is {[*x.shape]}; wanted: {[*shape]} for N, E = {[*batch]}")
-            _require(x.isfinite().all(), f"{name} is not finite")
+            require(x.shape == shape, f"{name} is {[*x.shape]}; wanted: {[*shape]} for N, E = {[*batch]}")
+            require(x.isfinite().all(), f"{name} is not finite")
             wanted = (step.reward.dtype, step.reward.device)
-            _require((x.dtype, x.device) == wanted, f"{name} is {x.dtype} on {x.device}; wanted: {wanted}")
+            require((x.dtype, x.device) == wanted, f"{name} is {x.dtype} on {x.device}; wanted: {wanted}")
 
 
 def _check_adapt(agent: Agent[Any], rollout: Rollout) -> None:
@@ -133,8 +115,8 @@ def _check_adapt(agent: Agent[Any], rollout: Rollout) -> None:
     old = _answers(learner, belief, rollout)
     learner.adapt(belief, rollout)
     _rewind(learner, states)
-    _require(_same([old], [_answers(learner, belief, rollout)]), "adapt writes into the belief it is given")
-    _require(_same(before.values(), _learned(learner).values()), "act or adapt changes the meta-parameters")
+    require(same([old], [_answers(learner, belief, rollout)]), "adapt writes into the belief it is given")
+    require(same(before.values(), _learned(learner).values()), "act or adapt changes the meta-parameters")
 
 
 def _check_isolation(agent: Agent[Any], rollout: Rollout) -> None:
@@ -142,10 +124,10 @@ def _check_isolation(agent: Agent[Any], rollout: Rollout) -> None:
     learner = deepcopy(agent)
     whole = _adapted(learner, rollout)
     crowd = _adapted(deepcopy(agent), _tasks(rollout, 0, *[TASKS - 1] * (TASKS - 1)))
-    _require(_close(whole[:, 0], crowd[:, 0]), "what is learned of a task depends on the tasks beside it")
-    if _same(_states(agent), _states(learner)):  # else a draw for one task is not the draw for many
+    require(_close(whole[:, 0], crowd[:, 0]), "what is learned of a task depends on the tasks beside it")
+    if same(_states(agent), _states(learner)):  # else a draw for one task is not the draw for many
         alone = _adapted(deepcopy(agent), _tasks(rollout, 0))
-        _require(_close(whole[:, :1], alone), "what is learned of a task depends on how many there are")
+        require(_close(whole[:, :1], alone), "what is learned of a task depends on how many there are")
 
 
 def _check_update(agent: Agent[Any], trial: Trial) -> None:
@@ -154,12 +136,10 @@ def _check_update(agent: Agent[Any], trial: Trial) -> None:
     metrics = learner.meta_update(trial)
     for name, x in metrics.items():
         good = isinstance(x, float) and math.isfinite(x)
-        _require(good, f"meta_update reports {name} = {x!r}; wanted: a finite float")
+        require(good, f"meta_update reports {name} = {x!r}; wanted: a finite float")
     after = _learned(learner)
-    _require(
-        all(x.isfinite().all() for x in after.values()), "meta_update leaves numbers that are not finite"
-    )
-    _require(not _same(_learned(agent).values(), after.values()), "meta_update changes nothing in state_dict")
+    require(all(x.isfinite().all() for x in after.values()), "meta_update leaves numbers that are not finite")
+    require(not same(_learned(agent).values(), after.values()), "meta_update changes nothing in state_dict")
 
 
 def _check_saving(agent: Agent[Any], trial: Trial) -> None:
@@ -172,4 +152,4 @@ def _check_saving(agent: Agent[Any], trial: Trial) -> None:
     _rewind(other, _states(learner))
     with torch.no_grad():
         ours, theirs = (_adapted(x, trial.rounds[0]) for x in (learner, other))
-    _require(torch.equal(ours, theirs), "an agent acts differently once it is saved and loaded")
+    require(torch.equal(ours, theirs), "an agent acts differently once it is saved and loaded")

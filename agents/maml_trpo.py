@@ -16,6 +16,7 @@ from metarl import (
     Act,
     Batch,
     GaussianMlp,
+    InnerStep,
     MetaObjective,
     Rollout,
     Step,
@@ -58,6 +59,10 @@ class MamlTrpo(nn.Module):
         """Size of the adaptation steps after the first; none: as the first."""
         learn_inner_lr: bool = False
         """Learn a step size for each parameter (Meta-SGD, Li et al. 2017)."""
+        exploration: PositiveFloat = 1.0
+        """How many times wider the noise is before the first adaptation: the unseen teaches nothing."""
+        every_round: bool = False
+        """Train what follows each adaptation step, not only the last (Antoniou et al. 2019, MAML++)."""
         first_order: bool = False
         """Ignore that the adaptation's gradient depends on the initial parameters (FOMAML)."""
         gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -88,12 +93,14 @@ class MamlTrpo(nn.Module):
         size = len(self.policy.flat) if c.learn_inner_lr else 1
         self.register_buffer("alpha", torch.full((size,), c.inner_lr, device=rng.device))
         self.alpha: Tensor
+        self.register_buffer("widening", self.policy.widening(c.exploration), persistent=False)
+        self.widening: Tensor
 
     # --- the agent's side of a trial
 
     def begin(self, tasks: int, episodes: int) -> Belief:
-        """All tasks start from the meta-learned parameters θ."""
-        return Belief(self.policy.flat.expand(tasks, -1), 0)
+        """All tasks start from the meta-learned parameters θ, with wider noise."""
+        return Belief((self.policy.flat + self.widening).expand(tasks, -1), 0)
 
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
         """Sample from each task's policy, or take its mean."""
@@ -107,9 +114,9 @@ class MamlTrpo(nn.Module):
     @torch.no_grad()
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """φ ← φ - α ∇L(φ): one policy-gradient step on each task's own round."""
-        scale = self.scales(belief.steps + 1)[-1]
-        loops = inner_loops(self.policy, belief.params, self.alpha, [scale], [self.batch(rollout)])
-        return Belief(torch.cat([loop.adapted for loop in loops]), belief.steps + 1)
+        step = self.inner_steps(belief.steps + 1)[-1]
+        loops = inner_loops(self.policy, belief.params, self.alpha, [step], [self.batch(rollout)])
+        return Belief(torch.cat([loop.phi[-1] for loop in loops]), belief.steps + 1)
 
     # --- learning across tasks
 
@@ -150,10 +157,11 @@ class MamlTrpo(nn.Module):
         return Batch.of(rollout, normalised(advantage, rollout.valid), every)
 
     def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
-        """The loss on the last batch after adaptation to the others, at some meta-parameters."""
-        *inner, outer = batches
-        scales = self.scales(len(inner))
-        return MetaObjective(self.policy, meta, self.alpha, scales, inner, outer, self.config.first_order)
+        """The loss on the rounds after adaptation, at some meta-parameters."""
+        c, steps = self.config, len(batches) - 1
+        credit = [1 / steps] * steps if c.every_round else [0.0] * (steps - 1) + [1.0]
+        how = self.inner_steps(steps), batches, credit, self.widening, c.first_order
+        return MetaObjective(self.policy, meta, self.alpha, *how)
 
     def sketch(self, now: MetaObjective, trial: Trial) -> MetaObjective:
         """The objective whose curvature is used: the same, on a fraction of the time steps."""
@@ -162,11 +170,11 @@ class MamlTrpo(nn.Module):
             return now
         return self.objective(self.meta_parameters, [self.batch(r, every) for r in trial.rounds])
 
-    def scales(self, steps: int) -> list[float]:
-        """What multiplies α at each of the first `steps` adaptation steps."""
+    def inner_steps(self, steps: int) -> list[InnerStep]:
+        """The first `steps` adaptation steps; the first one also takes the wider noise back."""
         c = self.config
-        later = c.later_lr / c.inner_lr if c.later_lr else 1.0
-        return [1.0, *[later] * (steps - 1)][:steps]
+        later = InnerStep(c.later_lr / c.inner_lr if c.later_lr else 1.0)
+        return [InnerStep(1.0, -self.widening), *[later] * (steps - 1)][:steps]
 
     @property
     def meta_parameters(self) -> Tensor:

@@ -55,7 +55,7 @@ def gymnasium(n: int = 16) -> float:
 
 if __name__ == "__main__":
     os.chdir(tempfile.gettempdir())  # where MuJoCo logs that Gymnasium's model is old
-    with torch.no_grad(), device.threads(1):  # torch's threads would wait actively on the physics' cores
+    with torch.no_grad(), device.one_thread():  # torch's threads would wait actively on the physics' cores
         found = {"gymnasium_sync_16": gymnasium(), "ours_128": ours(128), "ours_512": ours(512)}
     ratio = found["ours_512"] / found["gymnasium_sync_16"]
     print(json.dumps({k: round(v) for k, v in found.items()} | {"ratio": round(ratio, 2)}))

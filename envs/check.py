@@ -1,8 +1,5 @@
 """What every family promises, as one function: `check_family`, for ours and for yours."""
 
-import pickle
-import random
-from collections.abc import Iterable
 from itertools import combinations
 
 import gymnasium as gym
@@ -24,6 +21,7 @@ from metarl import (
     generator,
     opening,
 )
+from metarl.promises import global_generators, require, same
 
 from .tasks import CONTINUOUS
 
@@ -31,24 +29,9 @@ TASKS, EPISODES = 3, 2  # of every round played here; different, so that swapped
 SAMPLE = 32  # tasks drawn where a split is continuous
 
 
-def _require(promise: object, message: str) -> None:
-    if not promise:  # not `assert`, which python -O takes away
-        raise AssertionError(message)
-
-
-def _same(a: Iterable[Tensor], b: Iterable[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _global_generators() -> bytes:
-    """The states of the generators that belong to nobody; reading them is all that metarl does with them."""
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    return pickle.dumps((random.getstate(), numpy_state, torch.get_rng_state().numpy()))
-
-
 def check_family(family: Family) -> None:
     """Raise an AssertionError that says which promise the family breaks; a few short rounds are played."""
-    before = _global_generators()
+    before = global_generators()
     _check_description(family)
     _check_requests(family)
     splits = {split: _check_split(family, split) for split in SPLITS}
@@ -62,7 +45,7 @@ def check_family(family: Family) -> None:
     for split, tasks in splits.items():
         _check_start(family, tasks, split)
         _check_bounds(family, tasks, split)
-    _require(before == _global_generators(), "a global generator was used: draw from the one that is passed")
+    require(before == global_generators(), "a global generator was used: draw from the one that is passed")
 
 
 # --- what a family says
@@ -70,23 +53,23 @@ def check_family(family: Family) -> None:
 
 def _check_description(family: Family) -> None:
     lines = f"{family.name}{family.summary}".splitlines()
-    _require(family.name and family.summary and len(lines) == 1, "name and summary have to be a line each")
-    _require(family.horizon >= 1, f"horizon is {family.horizon}; allowed: 1 or more")
+    require(family.name and family.summary and len(lines) == 1, "name and summary have to be a line each")
+    require(family.horizon >= 1, f"horizon is {family.horizon}; allowed: 1 or more")
     for kind, space in ("observation", family.observation_space), ("action", family.action_space):
-        _require(isinstance(space, gym.spaces.Box), f"the {kind} space has to be a Box, and is {space}")
+        require(isinstance(space, gym.spaces.Box), f"the {kind} space has to be a Box, and is {space}")
     finite = _limits(family).isfinite().all()
-    _require(finite, f"the action space has to be finite, and is {family.action_space}")
+    require(finite, f"the action space has to be finite, and is {family.action_space}")
     names = [p.name for p in family.task_space]
-    _require(names and len({*names}) == len(names), f"task parameters need different names; they are {names}")
+    require(names and len({*names}) == len(names), f"task parameters need different names; they are {names}")
     for p in family.task_space:
         ordered = p.low <= p.train_low <= p.train_high <= p.high
-        _require(ordered, f"{p.name}: needs low <= train_low <= train_high <= high, and is {p}")
+        require(ordered, f"{p.name}: needs low <= train_low <= train_high <= high, and is {p}")
 
 
 def _check_requests(family: Family) -> None:
     """Requests that cannot be met are refused in the project's own words."""
     for n, split in (0, "train"), (0, "test"), (1, "validation"):
-        _require(_refuses(family, n, split), f"sample_tasks({n}, {split!r}) has to raise a ConfigError")
+        require(_refuses(family, n, split), f"sample_tasks({n}, {split!r}) has to raise a ConfigError")
 
 
 def _refuses(family: Family, n: int | None, split: str) -> bool:
@@ -100,42 +83,42 @@ def _refuses(family: Family, n: int | None, split: str) -> bool:
 def _check_split(family: Family, split: Split) -> Tasks:
     """The split's pool or, where training is continuous, a sample; each checked for what it has to be."""
     continuous = _refuses(family, None, split)
-    _require(not continuous or split == "train", f"{split} has to be a fixed pool, given whole for n=None")
+    require(not continuous or split == "train", f"{split} has to be a fixed pool, given whole for n=None")
     n = SAMPLE if continuous else None
     tasks, again, other = (family.sample_tasks(n, split, generator(s, family.device)) for s in (0, 0, 1))
-    _require(_same(tasks, again), f"{split}: the same generator state has to give the same tasks")
+    require(same(tasks, again), f"{split}: the same generator state has to give the same tasks")
     space = family.task_space
     right = tasks.params.shape == (len(tasks.ids), len(space))
-    _require(right, f"{split}: params are {[*tasks.params.shape]}; wanted: [N, {len(space)}]")
+    require(right, f"{split}: params are {[*tasks.params.shape]}; wanted: [N, {len(space)}]")
     if continuous:
-        _require((tasks.ids == CONTINUOUS).all(), f"{split} is continuous: its ids have to be {CONTINUOUS}")
+        require((tasks.ids == CONTINUOUS).all(), f"{split} is continuous: its ids have to be {CONTINUOUS}")
     else:
-        _require(_same(tasks, other), f"{split}: the whole pool has to be the same at every call")
+        require(same(tasks, other), f"{split}: the whole pool has to be the same at every call")
         _check_pool(family, split, tasks)
     for p, column in zip(space, tasks.params.unbind(-1), strict=True):
         low, high = (p.train_low, p.train_high) if split == "train" else (p.low, p.high)
         edges = column.new_tensor([low, high])  # in the tasks' own precision
         inside = (edges[0] <= column) & (column <= edges[1])
         wrong = column[~inside].tolist()
-        _require(not wrong, f"{split}: {p.name} is {wrong}; allowed: {low:g} to {high:g}")
+        require(not wrong, f"{split}: {p.name} is {wrong}; allowed: {low:g} to {high:g}")
     return tasks
 
 
 def _check_pool(family: Family, split: Split, pool: Tasks) -> None:
     """Ids are places in the pool, and a draw repeats none of them."""
     places = torch.arange(len(pool.ids), device=pool.ids.device)
-    _require(torch.equal(pool.ids, places), f"{split}: the whole pool has to come in order, ids 0, 1, 2, ...")
+    require(torch.equal(pool.ids, places), f"{split}: the whole pool has to come in order, ids 0, 1, 2, ...")
     drawn = family.sample_tasks(len(places), split, generator(0, family.device))
-    _require(torch.equal(drawn.ids.sort()[0], places), f"{split}: a draw has to be of different tasks")
-    _require(torch.equal(pool.params[drawn.ids], drawn.params), f"{split}: ids have to be places in the pool")
-    _require(_refuses(family, len(places) + 1, split), f"{split}: more tasks than the pool has to be refused")
+    require(torch.equal(drawn.ids.sort()[0], places), f"{split}: a draw has to be of different tasks")
+    require(torch.equal(pool.params[drawn.ids], drawn.params), f"{split}: ids have to be places in the pool")
+    require(_refuses(family, len(places) + 1, split), f"{split}: more tasks than the pool has to be refused")
 
 
 def _check_disjoint(splits: dict[Split, Tasks]) -> None:
     for (one, a), (other, b) in combinations(splits.items(), 2):
         common = (a.params[:, None] == b.params).all(-1).any(1)
         message = f"{one} and {other} share tasks {a.params[common].tolist()}; declare shared_splits"
-        _require(not common.any(), message)
+        require(not common.any(), message)
 
 
 # --- how a family plays
@@ -197,10 +180,10 @@ def _check_shapes(family: Family, two: Tasks) -> None:
         ("terminated", outcome.terminated, batch, torch.bool),
         ("target", outcome.target, batch + tuple(outcome.target.shape[2:]), outcome.target.dtype),
     ):
-        _require(x.shape == shape, f"{name} is {[*x.shape]}; wanted: {[*shape]} for N, E = {[*batch]}")
-        _require(x.dtype == dtype, f"{name} is {x.dtype}; wanted: {dtype}")
-        _require(x.device == obs.device, f"{name} is on {x.device}, the first observation on {obs.device}")
-    _require(obs.device.type == family.device.type, f"observations are on {obs.device}, not {family.device}")
+        require(x.shape == shape, f"{name} is {[*x.shape]}; wanted: {[*shape]} for N, E = {[*batch]}")
+        require(x.dtype == dtype, f"{name} is {x.dtype}; wanted: {dtype}")
+        require(x.device == obs.device, f"{name} is on {x.device}, the first observation on {obs.device}")
+    require(obs.device.type == family.device.type, f"observations are on {obs.device}, not {family.device}")
 
 
 def _check_rollouts(family: Family, two: Tasks) -> None:
@@ -210,12 +193,12 @@ def _check_rollouts(family: Family, two: Tasks) -> None:
         rollout = _play(family, _pick(two, 0, 1, 0), actions)
         for obs in rollout.obs.cpu().numpy(), rollout.next_obs.cpu().numpy():
             inside = (space.low <= obs) & (obs <= space.high)  # false for NaN, too
-            _require(inside.all(), f"observations {obs[~inside][:4]} lie outside {space}")
+            require(inside.all(), f"observations {obs[~inside][:4]} lie outside {space}")
         for name in ("obs", "next_obs", "reward", "target"):
-            _require(getattr(rollout, name).isfinite().all(), f"{name} is not finite")
+            require(getattr(rollout, name).isfinite().all(), f"{name} is not finite")
         later = rollout.terminated[1:] | ~rollout.terminated[:-1]
-        _require(later.all(), "an episode that has terminated goes on")
-        _require((rollout.reward[~rollout.valid] == 0).all(), "a reward follows a termination")
+        require(later.all(), "an episode that has terminated goes on")
+        require((rollout.reward[~rollout.valid] == 0).all(), "a reward follows a termination")
 
 
 def _check_isolation(family: Family, two: Tasks) -> None:
@@ -225,10 +208,10 @@ def _check_isolation(family: Family, two: Tasks) -> None:
     alone = _play(family, _pick(two, 0, 0, 0), actions)
     crowd = _play(family, _pick(two, 0, 1, 0), mixed)
     again = _play(family, _pick(two, 0, 0, 0), actions)
-    _require(_same(alone, again), "the same generator state and actions have to give the same rollout")
+    require(same(alone, again), "the same generator state and actions have to give the same rollout")
     for n, e in (0, 0), (-1, -1):
         ours, theirs = ([x[:, n, e] for x in rollout] for rollout in (alone, crowd))
-        _require(_same(ours, theirs), "an episode depends on the tasks or the actions beside it")
+        require(same(ours, theirs), "an episode depends on the tasks or the actions beside it")
 
 
 def _check_memory(family: Family, two: Tasks) -> None:
@@ -240,22 +223,22 @@ def _check_memory(family: Family, two: Tasks) -> None:
     for action in actions[1:3]:
         family.step(action)
     family.reset(tasks, EPISODES, generator(1, family.device))
-    _require(_same(held, copies), "what reset or step returned changes as the world goes on: hand out copies")
-    _require(_same(given, (*tasks, actions)), "the tasks or the action that were given are written into")
+    require(same(held, copies), "what reset or step returned changes as the world goes on: hand out copies")
+    require(same(given, (*tasks, actions)), "the tasks or the action that were given are written into")
 
 
 def _check_start(family: Family, tasks: Tasks, split: str) -> None:
     """The first observation does not tell the task."""
     others = Tasks(*(x.roll(1, 0) for x in tasks))
     first, second = (family.reset(x, EPISODES, generator(0, family.device)) for x in (tasks, others))
-    _require(torch.equal(first, second), f"{split}: the first observation tells the task")
+    require(torch.equal(first, second), f"{split}: the first observation tells the task")
 
 
 def _check_bounds(family: Family, tasks: Tasks, split: str) -> None:
     bounds = family.bounds(tasks)
     for name, bound in zip(bounds._fields, bounds, strict=True):
         wanted = tasks.ids.shape
-        _require(bound.shape == wanted, f"{split}: the {name} is {[*bound.shape]}; wanted: {[*wanted]}")
-        _require(bound.isfinite().all(), f"{split}: the {name} is not finite")
+        require(bound.shape == wanted, f"{split}: the {name} is {[*bound.shape]}; wanted: {[*wanted]}")
+        require(bound.isfinite().all(), f"{split}: the {name} is not finite")
     wrong = bounds.floor > bounds.oracle
-    _require(not wrong.any(), f"{split}: the floor is above the oracle in {int(wrong.sum())} tasks")
+    require(not wrong.any(), f"{split}: the floor is above the oracle in {int(wrong.sum())} tasks")

@@ -23,7 +23,10 @@ def gymnasium_id(name: str) -> str:
 
 
 def register(families: Mapping[str, Any]) -> None:
-    """Make families known to `gymnasium.make`; nothing is built, the horizon belongs to the class."""
+    """Make families known to Gymnasium; nothing is built, the horizon belongs to the class.
+
+    Importing `metarl.envs` does it; `gymnasium.make("metarl.envs:metarl/...")` imports it by itself.
+    """
     for name, family in families.items():
         if gymnasium_id(name) not in gym.registry:
             gym.register(

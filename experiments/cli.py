@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 is success, 2 bad input, 130 an interruption."""
+    """Run one command."""
+    return guarded(_run, argv)
+
+
+def guarded(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
+    """Run with the arguments; 0 is success, 2 bad input, 130 an interruption, each said in one line."""
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        return run(list(sys.argv[1:] if argv is None else argv))
     except training.Interrupted as stop:
         return _say(str(stop), STOPPED)
     except KeyboardInterrupt:
@@ -121,8 +126,10 @@ def _settings() -> str:
     return "\n".join(lines).lstrip()
 
 
-def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Take the experiment's settings out of the arguments of `train`.
+def split_settings(
+    argv: Sequence[str], flags: Sequence[str] = TRAIN_FLAGS
+) -> tuple[list[str], dict[str, str]]:
+    """Take the experiment's settings out of the arguments of `train`, or of a command with other flags.
 
     ["train", "x", "--a.b", "1", "--out", "y"] becomes ["train", "x", "--out", "y"] and {"a.b": "1"}.
     """
@@ -130,7 +137,7 @@ def split_settings(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     while waiting:
         word = waiting.pop(0)
         flag, equals, value = word.partition("=")
-        if not word.startswith("--") or flag in TRAIN_FLAGS:
+        if not word.startswith("--") or flag in flags:
             own.append(word)
             continue
         if not equals:

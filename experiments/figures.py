@@ -20,8 +20,10 @@ Array = np.ndarray
 INK, PALE, BLUE, GREEN, ORANGE = "#222222", "#9a9a9a", "#0072b2", "#00775a", "#d55e00"
 PUBLISHED = (ORANGE, "#aa4499", "#8a6d00", "#5b6770", "#b2182b")  # told apart by the colour-blind, too
 DASHED = (0, (4, 2))
+DECIMALS = re.compile(r"\d+\.\d{3,}")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, sharp, and found by a search
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own; a page may put a narrower one instead
     "font.size": 11,
     "axes.edgecolor": "#b8b8b8",
     "axes.labelcolor": INK,
@@ -52,12 +54,14 @@ def svg(name: str, width: int, height: int, draw: Callable[[Figure], None]) -> s
 
 def slim(text: str, name: str) -> str:
     """The <svg> element alone, without ids that nothing refers to and digits that nobody sees."""
-    text = text[text.index("<svg") :].replace("xlink:href", "href").replace("pt", "", 2)
-    text = re.sub(r' xmlns:xlink="[^"]*"| version="1.1"', "", text)
-    text = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
+    text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+    text = re.sub(r' xmlns:xlink="[^"]*"| version="1.1"', "", text).replace("xlink:href", "href")
+    text = re.sub(r' (width|height)="([\d.]+)pt"', r' \1="\2"', text)
+    text = re.sub(r"<[^>]*>", lambda tag: DECIMALS.sub(lambda x: f"{float(x[0]):.2f}", tag[0]), text)
     referred = set(re.findall(r"#([\w.-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda i: f' id="{name}-{i[1]}"' if i[1] in referred else "", text)
-    return re.sub(r'(url\(|href=")#', rf"\1#{name}-", text).strip()
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+    return re.sub(r">\s+<", ">\n<", text).strip()
 
 
 # --- adaptation
@@ -77,16 +81,16 @@ def adaptation_curve(
     labels = [(oracle, "oracle", GREEN), (floor, "floor", INK)]
     for value, _, colour in labels:
         axes.axhline(value, color=colour, lw=1, ls=(0, (1, 2)))
-    for p, colour in zip(published, PUBLISHED, strict=False):
+    for p, colour, width in zip(published, PUBLISHED, (1.6, 1, 1, 1, 1), strict=False):
         values = p.returns * len(rounds) if len(p.returns) == 1 else p.returns[: len(rounds)]
-        axes.plot(steps[: len(values)], values, color=colour, lw=1, ls=DASHED)
+        axes.plot(steps[: len(values)], values, color=colour, lw=width, ls=DASHED)
         labels.append((values[-1], f"{p.name}, published", colour))
     axes.fill_between(steps, *np.transpose([r["ci95"] for r in rounds]), color=BLUE, alpha=0.2, lw=0)
     axes.plot(steps, iqm, color=BLUE, lw=0.8)
     axes.plot(steps, mean, "o-", color=BLUE, lw=2.2, ms=5)
     for k, r in enumerate(rounds):
         for value in r.get("per_seed", ()):
-            axes.plot(k, value, "o", ms=2.5, mfc="white", mec=BLUE, mew=0.7)
+            axes.plot(k, value, "o", ms=3.5, mfc="white", mec=BLUE, mew=0.8)
     labels += [(mean[-1], f"{name}, mean", BLUE), (iqm[-1], f"{name}, IQM", BLUE)]
     axes.set(xlabel="adaptations", ylabel="return", xlim=(-0.12, last + 0.12), xticks=steps)
     label_right(axes, labels)
@@ -108,7 +112,14 @@ def label_right(axes: Axes, labels: Sequence[tuple[float, str, str]], line: floa
             color=colour,
             va="center",
             fontsize=10.5,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -139,7 +150,7 @@ def learning_curves(figure: Figure, metrics: Sequence[Mapping[str, Any]]) -> Non
             smoothed_line(axes, x, np.array([m[name] for m in metrics]), colour, legend(k))
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter())
+    panels[0].xaxis.set_major_formatter(EngFormatter())
     panels[0].set_ylabel("return in training tasks")
     panels[1].legend(frameon=False, loc="lower right")
 
@@ -181,18 +192,22 @@ def diagnostics(figure: Figure, metrics: Sequence[Mapping[str, Any]], names: Seq
 def paths(figure: Figure, before: Rollout, after: Rollout, goals: Array, columns: int = 6) -> None:
     """A few episodes of each task before and after adaptation, a panel a task; goals [N, 2]."""
     panels = figure.subplots(-(-len(goals) // columns), columns, sharex=True, sharey=True, squeeze=False).flat
+    figure.set_layout_engine(None)  # a second faster than the layout that looks at every label
+    figure.subplots_adjust(0.03, 0.07, 0.99, 0.93, 0.06, 0.2)
     walked = [(walks(rollout), colour) for rollout, colour in ((before, PALE), (after, BLUE))]
     for n, (axes, goal) in enumerate(zip(panels, goals, strict=False)):
         for walk, colour in ((walk, colour) for found, colour in walked for walk in found[n]):
-            axes.plot(*walk.T, color=colour, lw=1, alpha=0.9)
+            axes.plot(*walk.T, color=colour, lw=0.8, alpha=0.8)
             axes.plot(*walk[0], "o", color=INK, ms=3.5, zorder=3)
         axes.plot(*goal, "*", color=ORANGE, mec="white", mew=0.7, ms=15, zorder=4)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_title(f"{earned(before, n)} → {earned(after, n)}", fontsize=10.5)
         axes.set_aspect("equal")
         axes.tick_params(labelsize=9)
     ends = np.concatenate([goals, *(walk[:1] for found, _ in walked for task in found for walk in task)])
-    margin = 0.25 * np.ptp(ends, 0).max()
-    (left, bottom), (right, top) = ends.min(0) - margin, ends.max(0) + margin
+    middle, half = (ends.min(0) + ends.max(0)) / 2, 0.75 * np.ptp(ends, 0).max()
+    (left, bottom), (right, top) = middle - half, middle + half
     panels[0].set(xlim=(left, right), ylim=(bottom, top))  # a stray walk may leave the picture
     for axes in panels[len(goals) :]:
         axes.remove()
@@ -215,7 +230,7 @@ def return_maps(figure: Figure, maps: Mapping[str, Array], space: Sequence[TaskP
     """Heat maps of the return over two task parameters, each [X, Y]; the trained range is a box."""
     x, y = space
     every = np.stack(list(maps.values()))
-    lowest = float(np.quantile(every, 0.02))  # one task that fails should not darken all others
+    lowest = every[0].min()  # of the first map: what became worse than anything there is as dark as that
     panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axes, (title, values) in zip(panels, maps.items(), strict=True):
         edges = (np.linspace(p.low, p.high, size + 1) for p, size in zip(space, values.shape, strict=True))
@@ -238,7 +253,7 @@ def return_by_parameter(
     order = np.argsort(values)
     axes.axvspan(space.train_low, space.train_high, color="#f0f0f0", lw=0)
     for bound, name, colour in zip(bounds, ("floor", "oracle"), (INK, GREEN), strict=True):
-        axes.plot(curve, bound, color=colour, lw=1, ls=(0, (1, 2)), label=name)
+        axes.plot(curve, bound, color=colour, lw=1.2, label=name)
     for k, colour in ((0, PALE), (len(scores) - 1, BLUE)):
         axes.plot(values[order], scores[k, order], "o-", color=colour, lw=1, ms=3.5, label=legend(k))
     axes.set(xlabel=f"{space.name} ({space.unit}); grey: trained range", ylabel="return")
@@ -247,7 +262,7 @@ def return_by_parameter(
 
 def task_returns(figure: Figure, splits: Mapping[str, tuple[Array, Array]]) -> None:
     """Each task's return before and after adaptation, and its oracle: scores [R, N], oracle [N] a split."""
-    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(splits), squeeze=False)[0]
     for axes, (title, (scores, oracle)) in zip(panels, splits.items(), strict=True):
         order = np.argsort(scores[-1])[::-1]
         x, first, last = np.arange(1, len(order) + 1), scores[0, order], scores[-1, order]

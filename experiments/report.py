@@ -3,7 +3,7 @@
 import json
 import platform
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -13,37 +13,19 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from metarl import Published, Tasks, __version__, device, run_trial
+from metarl import Published, Tasks, __version__, run_trial
 from metarl.checkpoint import write_atomically
 from metarl.runs import Run
 
-from . import figures, training
+from . import figures, page, training
 from .config import Experiment, build, read, shipped, to_tree
 from .figures import number, svg
+from .page import beside, plural, section, table
 
 WIDTH = 960  # of the page's column, in pixels
 PATHS = 12  # test tasks whose episodes are drawn
 MAP_SIDE, MAP_STEPS = 12, 1_100_000  # tasks along a side of the map, environment steps for all of it
 TOTALS = ("iteration", "env_steps", "seconds")
-CSS = """
-body { margin: 0 auto; max-width: 960px; padding: 24px 20px 64px; background: #fff; color: #222;
-  font: 15px/1.5 system-ui, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; }
-h1 { font-size: 26px; line-height: 1.25; margin: 12px 0 2px; font-weight: 650; }
-h2 { font-size: 19px; margin: 44px 0 2px; padding-top: 14px; border-top: 1px solid #ddd; font-weight: 650; }
-p { margin: 4px 0 12px; max-width: 76ch; } .lead { font-size: 17px; } .quiet { color: #555; }
-svg { display: block; max-width: 100%; height: auto; margin: 6px 0; }
-svg text { font-family: Helvetica, Arial, "Liberation Sans", "DejaVu Sans", sans-serif !important; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 10px 0; }
-th, td { padding: 3px 0 3px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }
-th { font-weight: 600; color: #555; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tr.ours td { font-weight: 650; } tr.rule td { border-top: 1px solid #999; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 14px 0; font-size: 14px; }
-dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
-code, pre { font: 13px/1.45 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-pre { background: #f6f6f6; padding: 10px 14px; overflow-x: auto; } summary { cursor: pointer; color: #555; }
-.beside { display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: flex-start; }
-.beside > * { min-width: 0; overflow-x: auto; }
-"""
 
 
 class Material(NamedTuple):
@@ -60,38 +42,9 @@ def write_report(run: Run, session: training.Session) -> Path:
     """Write the report of a run that is trained and evaluated, and say where."""
     test, ood = (json.loads(run.evaluation(split).read_text()) for split in ("test", "ood"))
     material = Material(run, session, test, ood, run.read_metrics())
-    sections = (header, adaptation, learning, plane, by_parameter, per_task, costs)
-    body = "\n".join(filter(None, (section(material) for section in sections)))
-    title = escape(f"{test['agent']} on {test['family']}")
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head += f"\n<title>{title}</title>\n<style>{CSS}</style>"
-    page = f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>'
-    write_atomically(run.report, f"{page}\n<body>\n{body}\n</body>\n</html>\n")
+    title = f"{test['agent']} on {test['family']}"
+    write_atomically(run.report, page.whole(title, filter(None, (part(material) for part in SECTIONS))))
     return run.report
-
-
-# --- pieces of HTML
-
-
-def section(name: str, title: str, caption: str, *content: str) -> str:
-    """A titled part of the page, its caption before its pictures."""
-    return (
-        f'<section id="{name}">\n<h2>{title}</h2>\n<p>{caption}</p>\n' + "\n".join(content) + "\n</section>"
-    )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], marks: Mapping[int, str] | None = None) -> str:
-    """An HTML table; marks are the classes of some rows."""
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for i, row in enumerate(rows):
-        kind = f' class="{marks[i]}"' if marks and i in marks else ""
-        lines.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def beside(*parts: str) -> str:
-    """Parts side by side where the page is wide enough."""
-    return '<div class="beside">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
 
 
 def curve_table(found: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
@@ -111,11 +64,6 @@ def curve_table(found: Mapping[str, Any], published: Sequence[Published] = ()) -
     rows.append(["gain since before", *(number(r["mean"] - rounds[0]["mean"]) for r in rounds)])
     rows.append(["regret to oracle", *(number(found["oracle"] - r["mean"]) for r in rounds)])
     return table(["adaptations", *map(str, range(len(rounds)))], rows, marks)
-
-
-def plural(count: float, noun: str) -> str:
-    """A count and its noun."""
-    return f"{number(count, 0)} {noun}" + "s" * (count != 1)
 
 
 # --- sections
@@ -145,30 +93,35 @@ def header(m: Material) -> str:
     return (
         f"<header>\n<h1>{escape(m.test['agent'])} on {escape(m.test['family'])}</h1>\n"
         f'<p class="quiet">{escape(e.description)}</p>\n<p class="lead">{lead}</p>\n<dl>{listed}'
-        f"<dt>again</dt><dd><code>{escape(command(e))}</code></dd></dl>\n<details><summary>all settings "
+        f"<dt>command</dt><dd><code>{escape(command(e))}</code></dd></dl>\n<details><summary>all settings "
         f"(run.yaml)</summary><pre>{escape(m.run.config.read_text())}</pre></details>\n</header>"
     )
 
 
 def adaptation(m: Material) -> str:
     """The adaptation curve, and the same in numbers."""
-    found, published = m.test, m.session.family.published
-
-    def draw(figure: Figure) -> None:
-        curve = found["rounds"], found["floor"], found["oracle"]
-        figures.adaptation_curve(figure.subplots(), *curve, published, "this run")
-
+    published = m.session.family.published
     sources = escape("; ".join(f"{p.name}: {p.source}" for p in published))
     note = f" Published values under their own protocols ({sources})." if published else ""
     return section(
         "adaptation",
         "Adaptation curve",
         "What the agent earns in tasks that it has never seen, after each adaptation to them. Higher is "
-        "better: the floor is what doing nothing earns, the oracle a bound even for those who know the task.",
-        beside(svg("adaptation", 515, 390, draw), curve_table(found, published)),
+        "better: the floor is what doing nothing earns, the oracle a bound for all who know the task.",
+        curve("adaptation", m.test, published),
         '<p class="quiet">The band is the 95 % bootstrap interval of the mean over tasks; the thin line is '
         f"the interquartile mean (IQM), that of the middle half of the tasks.{note}</p>",
     )
+
+
+def curve(name: str, found: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
+    """An adaptation curve as a picture and as a table."""
+
+    def draw(figure: Figure) -> None:
+        known = found["rounds"], found["floor"], found["oracle"], published
+        figures.adaptation_curve(figure.subplots(), *known, "this run")
+
+    return beside(svg(name, 515, 390 if published else 320, draw), curve_table(found, published))
 
 
 def learning(m: Material) -> str:
@@ -196,7 +149,7 @@ def plane(m: Material) -> str:
     if getattr(family, "view", "") != "plane":
         return ""
     protocol = m.session.experiment.evaluation
-    with training.reseeded(m.session.rng, protocol.seed) as rng, device.threads(1):
+    with training.reseeded(m.session.rng, protocol.seed) as rng, device.one_thread():
         tasks = Tasks(*(values[:PATHS] for values in family.sample_tasks(None, "test", rng)))
         trial = run_trial(family, m.session.agent, tasks, protocol.rounds, rng, protocol.greedy_last)
     first, last, goals = trial.rounds[0], trial.rounds[-1], family.goals(tasks).cpu().numpy()
@@ -204,7 +157,7 @@ def plane(m: Material) -> str:
     return section(
         "paths",
         "Paths before and after adaptation",
-        f"Three episodes in each of {plural(len(goals), 'test task')}, from the dot, before adaptation "
+        f"Up to three episodes in each of {plural(len(goals), 'test task')}, from the dot, before adaptation "
         f"(grey) and {figures.legend(len(trial.rounds) - 1)} (blue): good paths lead straight to the star, "
         "the goal that the agent is never shown. Above each, the mean return before and after.",
         svg("paths", WIDTH, height, lambda figure: figures.paths(figure, first, last, goals)),
@@ -255,8 +208,9 @@ def by_two_parameters(m: Material) -> str:
         "map",
         "Return by task",
         f"How well the agent does in each of {side * side} tasks on a grid, each played as in the evaluation "
-        "protocol: brighter is better, and what lies outside the box was never trained.",
-        svg("map", WIDTH, 340, lambda figure: figures.return_maps(figure, maps, space)),
+        "protocol: brighter is better, darkest is no better than the worst before adaptation, and what lies "
+        "outside the box was never trained.",
+        svg("map", WIDTH, 300, lambda figure: figures.return_maps(figure, maps, space)),
     )
 
 
@@ -272,8 +226,8 @@ def per_task(m: Material) -> str:
         "One column a task, best first: the line from grey to blue is what adaptation brought in this very "
         "task, and the closer the blue dot to the green dash, the less there is left to gain.",
         svg("tasks", WIDTH, 310, lambda figure: figures.task_returns(figure, splits)),
-        "<p>Beyond the trained range the same protocol gives:</p>",
-        curve_table(m.ood),
+        "<p>The adaptation curve beyond the trained range, under the same protocol:</p>",
+        curve("beyond", m.ood),
     )
 
 
@@ -284,22 +238,25 @@ def costs(m: Material) -> str:
     episodes = sum(e.evaluation.rounds) * (m.test["tasks"] + m.ood["tasks"])
     each = " + ".join(map(str, adaptations)) or "0"
     rows = [
-        ("training", "iterations", number(iterations, 0)),
-        ("", "episodes", number(iterations * e.meta_batch_size * sum(e.rounds), 0)),
-        ("", "environment steps", number(last["env_steps"], 0)),
-        ("", "seconds", number(last["seconds"], 1)),
-        ("", "seconds an iteration", number(last["seconds"] / iterations)),
-        ("adaptation to one task", f"episodes ({plural(len(adaptations), 'adaptation')})", each),
-        ("", "environment steps, at most", number(sum(adaptations) * horizon, 0)),
-        ("evaluation, test and beyond", "episodes", number(episodes, 0)),
-        ("", "environment steps, at most", number(episodes * horizon, 0)),
+        ("training: iterations", number(iterations, 0)),
+        ("training: episodes", number(iterations * e.meta_batch_size * sum(e.rounds), 0)),
+        ("training: environment steps", number(last["env_steps"], 0)),
+        ("training: seconds", number(last["seconds"], 1)),
+        ("training: seconds an iteration", number(last["seconds"] / iterations)),
+        ("adaptation to one task: episodes before each adaptation", each),
+        ("adaptation to one task: environment steps, at most", number(sum(adaptations) * horizon, 0)),
+        ("evaluation, unseen tasks and beyond: episodes", number(episodes, 0)),
+        ("evaluation, unseen tasks and beyond: environment steps, at most", number(episodes * horizon, 0)),
     ]
     return section(
         "costs",
         "Costs",
         "What these results took, in experience and in time; an episode that ends early costs fewer steps.",
-        table(("", "", ""), rows, {5: "rule", 7: "rule"}),
+        table((), rows, {5: "rule", 7: "rule"}),
     )
+
+
+SECTIONS = (header, adaptation, learning, plane, by_parameter, per_task, costs)
 
 
 # --- facts

@@ -142,7 +142,6 @@ def learn(run: Run, session: Session) -> None:
 
     with (
         interruptible() as stopping,
-        device.threads(1),
         Progress(e.iterations, session.iteration) as progress,
     ):
         try:
@@ -173,7 +172,7 @@ def assess(run: Run, session: Session, split: Split) -> Evaluation:
 def judge(session: Session, split: Split = "test", tasks: Tasks | None = None) -> Evaluation:
     """Evaluate under the experiment's protocol, from its own seed."""
     protocol = session.experiment.evaluation
-    with reseeded(session.rng, protocol.seed) as rng, device.threads(1):
+    with reseeded(session.rng, protocol.seed) as rng:
         return evaluate(
             session.family,
             session.agent,

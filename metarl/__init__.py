@@ -5,7 +5,7 @@ from .device import generator
 from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
 from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
-from .inner_loop import InnerLoop, MetaObjective, inner_loops
+from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
 from .loop import collect, opening, run_trial, train
 from .policy import Batch, Derivatives, Gaussian, Policy
 from .returns import discounted_return, gae, linear_baseline, normalised
@@ -42,6 +42,7 @@ __all__ = [
     "Gaussian",
     "GaussianMlp",
     "InnerLoop",
+    "InnerStep",
     "MetaObjective",
     "MetarlError",
     "Outcome",

@@ -37,10 +37,10 @@ def generator(seed: int, device: str | torch.device = "cpu") -> Generator:
 
 
 @contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Let torch use n threads inside one operation for a while."""
+def one_thread() -> Iterator[None]:
+    """Hold torch to one thread an operation: small tensors, and the physics' own pool, lose to more."""
     before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Generator, Tensor
 
 from . import statistics
+from .device import one_thread
 from .loop import run_trial
 from .types import Agent, Bounds, Family, Split, Tasks
 
@@ -28,7 +29,7 @@ class Evaluation(NamedTuple):
     def summary(self) -> dict[str, Any]:
         """Every round's statistics, with floor, oracle, gain and regret, as plain numbers."""
         floor, oracle = (bound.double().mean().item() for bound in self.bounds)
-        rounds = [_round(scores) for scores in self.scores]
+        rounds = [statistics.summary(scores[None]) for scores in self.scores]
         first, last = rounds[0]["mean"], rounds[-1]["mean"]
         return {
             "family": self.family,
@@ -50,18 +51,7 @@ class Evaluation(NamedTuple):
         return "\n".join(lines)
 
 
-def _round(scores: np.ndarray) -> dict[str, Any]:
-    """Statistics over tasks of one round's scores [N]; the resampling has its own fixed seed."""
-    row = scores[None]
-    return {
-        "mean": float(statistics.mean(row)),
-        "iqm": float(statistics.iqm(row)),
-        "ci95": list(statistics.interval(row, np.random.default_rng(0))),
-        "iqm_ci95": list(statistics.interval(row, np.random.default_rng(0), statistics.iqm)),
-        "cvar5": float(statistics.cvar(row)),
-    }
-
-
+@one_thread()
 def evaluate(
     family: Family,
     agent: Agent[Any],

@@ -47,9 +47,15 @@ class GaussianMlp(Policy):
         mean = obs @ layers[-1][0] + layers[-1][1]
         return Gaussian(mean, self.log_std.clamp(min=LOG_STD_MIN).expand_as(mean))
 
+    def widening(self, factor: float) -> Tensor:
+        """What to add to flat parameters, [P], to make the noise so many times wider."""
+        change = torch.zeros_like(self.flat)
+        change[: len(self.log_std)] = math.log(factor)  # a module's own parameters come first
+        return change
+
     def layers(self, params: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Weights [n, in, out], biases [n, 1, out] and log_std [n, 1, A] of flat parameters [n, P]."""
-        log_std, *parts = self.split(params)  # a module's own parameters come first
+        log_std, *parts = self.split(params)
         depth = len(parts) // 2
         return parts[:depth], [b.unsqueeze(-2) for b in parts[depth:]], log_std.unsqueeze(-2)
 

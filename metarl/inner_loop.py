@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,78 +11,94 @@ from . import device
 from .policy import Batch, Derivatives, Gaussian, Policy
 
 
-class InnerLoop:
-    """φ_0 = θ, φ_{k+1} = φ_k - c_k α ∘ ∇L_k(φ_k), for n tasks, each with its own losses L_k.
+class InnerStep(NamedTuple):
+    """How one adaptation step differs from the plain one: φ ← φ - scale α ∘ ∇L(φ) + shift."""
 
-    theta [P] or [n, P]; alpha [P] or [1] is the step size and c_k its scale at step k. `first_order`
-    drops the Hessians from the Jacobian, as in first-order MAML.
+    scale: float = 1.0
+    shift: Tensor | float = 0.0  # [P]
+
+
+class InnerLoop:
+    """φ_{k+1} = φ_k - c_k α ∘ ∇L_k(φ_k) + d_k for n tasks, each with its own losses L_k.
+
+    start is φ_0, [n, P]; alpha [P] or [1] is the step size; c_k and d_k are step k's scale and shift.
+    `first_order` drops the Hessians from the Jacobian, as in first-order MAML.
     """
 
     def __init__(
         self,
         policy: Policy,
-        theta: Tensor,
+        start: Tensor,
         alpha: Tensor,
-        scales: Sequence[float],
+        steps: Sequence[InnerStep],
         batches: Sequence[Batch],
         first_order: bool = False,
     ) -> None:
-        self.first_order = first_order
-        self.points: list[tuple[Derivatives, Tensor, Tensor]] = []  # at φ_k: L_k, ∇L_k and c_k α
-        phi = theta.expand(len(batches[0].obs), -1)
-        for scale, batch in zip(scales, batches, strict=True):
-            loss = policy.derivatives(phi, batch)
-            gradient = loss.gradient()
-            self.points.append((loss, gradient, scale * alpha))
-            phi = phi - scale * alpha * gradient
-        self.alpha, self.adapted = alpha, phi  # [n, P]
+        self.alpha, self.first_order = alpha, first_order
+        self.phi = [start]
+        self.losses: list[Derivatives] = []
+        self.gradients: list[Tensor] = []
+        self.rates = [step.scale * alpha for step in steps]
+        for step, rate, batch in zip(steps, self.rates, batches, strict=True):
+            self.losses.append(policy.derivatives(self.phi[-1], batch))
+            self.gradients.append(self.losses[-1].gradient())
+            self.phi.append(self.phi[-1] - rate * self.gradients[-1] + step.shift)
 
-    def pushforward(self, d_theta: Tensor, d_alpha: Tensor) -> Tensor:
-        """The change of the adapted parameters, [n, P], along a change of θ [P] and α [P] or [1].
+    def pushforward(self, d_start: Tensor, d_alpha: Tensor) -> list[Tensor]:
+        """The changes of φ_1, φ_2, ..., [n, P] each, along a change of φ_0 [P] and α [P] or [1].
 
         u_{k+1} = u_k - c_k α ∘ ∇²L_k u_k - c_k dα ∘ ∇L_k.
         """
-        u = d_theta.expand_as(self.adapted)
-        for loss, gradient, rate in self.points:
-            bent = u if self.first_order else u - rate * loss.hvp(u)
-            u = bent - rate / self.alpha * d_alpha * gradient
-        return u
+        u = [d_start.expand_as(self.phi[0])]
+        for loss, gradient, rate in zip(self.losses, self.gradients, self.rates, strict=True):
+            bent = u[-1] if self.first_order else u[-1] - rate * loss.hvp(u[-1])
+            u.append(bent - rate / self.alpha * d_alpha * gradient)
+        return u[1:]
 
-    def pullback(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients in θ and α, [n, P] each, of a function with gradient w [n, P] at the adapted ones.
+    def pullback(self, w: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The gradients in φ_0 and α, [n, P] each, of a function whose gradients in φ_1, φ_2, ... are w.
 
         The transpose of pushforward, last step first; the Hessians are symmetric.
         """
-        d_alpha = torch.zeros_like(w)
-        for loss, gradient, rate in reversed(self.points):
-            d_alpha = d_alpha - rate / self.alpha * gradient * w
-            w = w if self.first_order else w - loss.hvp(rate * w)
-        return w, d_alpha
+        back, d_alpha = torch.zeros_like(w[-1]), torch.zeros_like(w[-1])
+        for k in range(len(w) - 1, -1, -1):
+            back, rate = back + w[k], self.rates[k]
+            d_alpha = d_alpha - rate / self.alpha * self.gradients[k] * back
+            back = back if self.first_order else back - self.losses[k].hvp(rate * back)
+        return back, d_alpha
 
 
 def inner_loops(
     policy: Policy,
-    theta: Tensor,
+    start: Tensor,
     alpha: Tensor,
-    scales: Sequence[float],
+    steps: Sequence[InnerStep],
     batches: Sequence[Batch],
     first_order: bool = False,
 ) -> list[InnerLoop]:
-    """The inner loop of all tasks, in chunks that fit the cache; theta is [P] or [N, P]."""
-    tasks, steps = batches[0].weight.shape
-    theta = theta.expand(tasks, -1)
+    """The inner loop of all tasks, in chunks that fit the cache; start is [P] or [N, P]."""
+    tasks, size = batches[0].weight.shape
+    start = start.expand(tasks, -1)
 
     def loop(s: slice) -> InnerLoop:
-        return InnerLoop(policy, theta[s], alpha, scales, [b.tasks(s) for b in batches], first_order)
+        return InnerLoop(policy, start[s], alpha, steps, [b.tasks(s) for b in batches], first_order)
 
-    return device.map_tasks(loop, device.chunks(tasks, steps, alpha.device))
+    return device.map_tasks(loop, device.chunks(tasks, size, alpha.device))
+
+
+class Outer(NamedTuple):
+    """What a chunk of tasks is judged on: its inner loop, and the batch played after each of its steps."""
+
+    loop: InnerLoop
+    batches: list[Batch]
 
 
 class MetaObjective:
-    """The mean over tasks of L_i(φ_i(θ, α)) on the outer batch, with its gradient and curvature.
+    """Σ_k credit_k mean_i L_k(φ_ik): the loss after each adaptation step k = 1, 2, ..., over tasks i.
 
-    Meta-parameters are one vector, θ [P] or, where α is learned, (θ, α) [2 P]. Tasks are computed in
-    chunks that fit the cache, by a small pool of threads; the result does not depend on their number.
+    `meta` is θ [P] or, where α is learned, (θ, α) [2 P]; φ_0 = θ + widening. `batches` are one a round,
+    `credit` one number a round after the first. Tasks are computed in chunks that fit the cache, by a
+    small pool of threads; the result does not depend on their number.
     """
 
     def __init__(
@@ -89,65 +106,92 @@ class MetaObjective:
         policy: Policy,
         meta: Tensor,
         alpha: Tensor,
-        scales: Sequence[float],
-        inner: Sequence[Batch],
-        outer: Batch,
+        steps: Sequence[InnerStep],
+        batches: Sequence[Batch],
+        credit: Sequence[float],
+        widening: Tensor | float = 0.0,
         first_order: bool = False,
     ) -> None:
-        self.policy = policy
-        size = policy.size
-        self.learned = len(meta) > size
-        theta, alpha = meta[:size], meta[size:] if self.learned else alpha
-        self.loops = inner_loops(policy, theta, alpha, scales, inner, first_order)
-        self.outers = outer.split([len(loop.adapted) for loop in self.loops])
+        self.policy, self.credit = policy, credit
+        self.learned = len(meta) > policy.size
+        theta, alpha = meta[: policy.size], meta[policy.size :] if self.learned else alpha
+        loops = inner_loops(policy, theta + widening, alpha, steps, batches[:-1], first_order)
+        sizes = [len(loop.phi[0]) for loop in loops]
+        chunked = zip(*(batch.split(sizes) for batch in batches[1:]), strict=True)
+        self.chunks = [Outer(loop, list(parts)) for loop, parts in zip(loops, chunked, strict=True)]
 
     @cached_property
-    def _outer_losses(self) -> list[Derivatives]:
-        pairs = list(zip(self.loops, self.outers, strict=True))
-        return device.map_tasks(lambda p: self.policy.derivatives(p[0].adapted, p[1]), pairs)
+    def _losses(self) -> list[list[Derivatives]]:
+        """L_1, L_2, ... of each chunk; all but the last are what the inner loop itself descends."""
+
+        def last(chunk: Outer) -> Derivatives:
+            return self.policy.derivatives(chunk.loop.phi[-1], chunk.batches[-1])
+
+        return [
+            [*chunk.loop.losses[1:], loss]
+            for chunk, loss in zip(self.chunks, device.map_tasks(last, self.chunks), strict=True)
+        ]
 
     def _mean(self, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         theta, alpha = (torch.cat(p).mean(0) for p in zip(*parts, strict=True))
         return torch.cat([theta, alpha]) if self.learned else theta
 
     def gradient(self) -> Tensor:
-        """The exact meta-gradient: mean_i J_i' ∇L_i(φ_i) with J_i = ∂φ_i/∂(θ, α)."""
-        pairs = list(zip(self.loops, self._outer_losses, strict=True))
-        return self._mean(device.map_tasks(lambda p: p[0].pullback(p[1].gradient()), pairs))
+        """The exact meta-gradient, Σ_k credit_k mean_i J_ik' ∇L_k(φ_ik) with J_ik = ∂φ_ik/∂(θ, α)."""
+
+        def one(pair: tuple[Outer, list[Derivatives]]) -> tuple[Tensor, Tensor]:
+            chunk, losses = pair
+            w = [c * loss.gradient() for c, loss in zip(self.credit, losses, strict=True)]
+            return chunk.loop.pullback(w)
+
+        return self._mean(device.map_tasks(one, list(zip(self.chunks, self._losses, strict=True))))
 
     def fisher(self, v: Tensor) -> Tensor:
-        """mean_i J_i' F_i J_i v: exactly the Hessian-vector product of the KL between adapted policies.
+        """Σ_k credit_k mean_i J_ik' F_ik J_ik v: the Hessian-vector product of the KL of adapted policies.
 
-        At the old parameters the KL's gradient in φ is zero, so J's own derivative drops out.
+        It is exact: at the old parameters the KL's gradient in φ is zero, so J's own derivative drops out.
         """
         d_theta, d_alpha = v[: self.policy.size], v[self.policy.size :]
         d_alpha = d_alpha if self.learned else torch.zeros_like(v[:1])
 
-        def product(pair: tuple[InnerLoop, Derivatives]) -> tuple[Tensor, Tensor]:
-            loop, loss = pair
-            return loop.pullback(loss.fisher(loop.pushforward(d_theta, d_alpha)))
+        def one(pair: tuple[Outer, list[Derivatives]]) -> tuple[Tensor, Tensor]:
+            chunk, losses = pair
+            u = chunk.loop.pushforward(d_theta, d_alpha)
+            triples = zip(self.credit, losses, u, strict=True)
+            return chunk.loop.pullback([c * loss.fisher(x) if c else x * 0 for c, loss, x in triples])
 
-        pairs = list(zip(self.loops, self._outer_losses, strict=True))
-        return self._mean(device.map_tasks(product, pairs))
+        return self._mean(device.map_tasks(one, list(zip(self.chunks, self._losses, strict=True))))
 
-    def policies(self) -> list[Gaussian]:
-        """The adapted policies at the outer batch's observations, chunk by chunk."""
-        pairs = list(zip(self.loops, self.outers, strict=True))
-        return device.map_tasks(lambda p: self.policy.batched(p[0].adapted, p[1].obs), pairs)
+    def policies(self) -> list[list[Gaussian]]:
+        """The policies after each step at the observations of the round that follows, chunk by chunk."""
 
-    def compare(self, old: Sequence[Gaussian]) -> tuple[float, float]:
+        def one(chunk: Outer) -> list[Gaussian]:
+            pairs = zip(chunk.loop.phi[1:], chunk.batches, strict=True)
+            return [self.policy.batched(phi, batch.obs) for phi, batch in pairs]
+
+        return device.map_tasks(one, self.chunks)
+
+    def compare(self, old: Sequence[Sequence[Gaussian]]) -> tuple[float, float]:
         """How much better than the old adapted policies these are (importance-weighted), and their KL.
 
-        Improvement is mean_i Σ_b w_b A_b (π_new / π_old - 1), the divergence mean_i Σ_b w_b KL(old ‖ new).
+        Σ_k credit_k mean_i of Σ_b w_b A_b (π_new / π_old - 1), and of Σ_b w_b KL(old ‖ new).
         """
 
-        def one(chunk: tuple[InnerLoop, Batch, Gaussian]) -> tuple[Tensor, Tensor]:
-            loop, batch, before = chunk
-            after = self.policy.batched(loop.adapted, batch.obs)
-            ratio = (after.log_prob(batch.action) - before.log_prob(batch.action)).exp()
-            gain = (batch.weight * batch.advantage * (ratio - 1)).sum(-1)
-            return gain, (batch.weight * before.kl(after)).sum(-1)
+        def one(pair: tuple[Outer, Sequence[Gaussian]]) -> Tensor:
+            chunk, before = pair
+            rounds = zip(self.credit, chunk.loop.phi[1:], chunk.batches, before, strict=True)
+            return sum(
+                (c * self._change(phi, batch, was) for c, phi, batch, was in rounds if c),
+                start=torch.zeros_like(chunk.batches[0].weight[:, :2]),
+            )
 
-        parts = device.map_tasks(one, list(zip(self.loops, self.outers, old, strict=True)))
-        gain, kl = (torch.cat(p).mean().item() for p in zip(*parts, strict=True))
+        parts = device.map_tasks(one, list(zip(self.chunks, old, strict=True)))
+        gain, kl = torch.cat(parts).mean(0).tolist()
         return gain, kl
+
+    def _change(self, phi: Tensor, batch: Batch, was: Gaussian) -> Tensor:
+        """Each task's improvement and divergence in one round, [n, 2]."""
+        now = self.policy.batched(phi, batch.obs)
+        ratio = (now.log_prob(batch.action) - was.log_prob(batch.action)).exp()
+        gain = (batch.weight * batch.advantage * (ratio - 1)).sum(-1)
+        return torch.stack([gain, (batch.weight * was.kl(now)).sum(-1)], -1)

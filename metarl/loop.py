@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor
 
+from .device import one_thread
 from .errors import ConfigError
 from .types import Agent, Family, Rollout, Step, Tasks, Trial
 
@@ -27,6 +28,7 @@ def opening(family: Family, obs: Tensor, played: Sequence[Rollout]) -> Step:
 
 
 @torch.no_grad()
+@one_thread()
 def collect(
     family: Family, agent: Agent[B], belief: B, step: Step, explore: bool = True
 ) -> tuple[Rollout, B]:
@@ -66,6 +68,7 @@ def run_trial(
     return Trial(tasks, tuple(played))
 
 
+@one_thread()
 def train(
     family: Family,
     agent: Agent[Any],

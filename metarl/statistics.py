@@ -1,6 +1,7 @@
 """Scores with their uncertainty: interquartile mean, stratified bootstrap intervals, and the worst tasks."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -42,3 +43,14 @@ def interval(
         drawn = scores[:, rng.integers(tasks, size=(resamples, tasks))].swapaxes(0, 1)
     low, high = np.quantile(statistic(drawn), (0.025, 0.975))
     return float(low), float(high)
+
+
+def summary(scores: Array) -> dict[str, Any]:
+    """All of the above for scores [S, N], as plain numbers; the resampling has its own fixed seed."""
+    return {
+        "mean": float(mean(scores)),
+        "iqm": float(iqm(scores)),
+        "ci95": list(interval(scores, np.random.default_rng(0))),
+        "iqm_ci95": list(interval(scores, np.random.default_rng(0), iqm)),
+        "cvar5": float(cvar(scores)),
+    }

@@ -299,7 +299,7 @@ def test_an_environment_plays_what_the_family_plays() -> None:
 
 
 def test_an_environment_ends_where_the_family_does() -> None:
-    env = gym.make("metarl/Navigation-maml2017-v0", task=(0.1, 0.0))
+    env = gym.make("metarl.envs:metarl/Navigation-maml2017-v0", task=(0.1, 0.0))
     env.reset(seed=0)
     _, reward, terminated, truncated, _ = env.step(np.array([1.0, 0.0], np.float32))
     assert (terminated, truncated) == (True, False)

@@ -231,7 +231,7 @@ def test_the_same_seed_plays_the_same_rounds_and_maml_learns_from_them(name: str
     for _ in range(2):
         family, rng = make(name), generator(0)
         agent = MamlTrpo(family.observation_space, family.action_space, rng)
-        with device.threads(1):  # torch's threads would wait actively on the physics' cores
+        with device.one_thread():  # torch's threads would wait actively on the physics' cores
             (metrics,) = train(family, agent, rng, iterations=1, rounds=(2, 3), meta_batch_size=2)
         assert np.isfinite([*metrics.values()]).all()
         returns.append((metrics["return_0"], metrics["return_1"]))

@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two steps": {"later_lr": 0.15},
     "learned steps": {"learn_inner_lr": True},
     "two learned steps": {"learn_inner_lr": True, "later_lr": 0.15},
+    "two steps, each counts": {"later_lr": 0.15, "every_round": True, "exploration": 2.0},
 }
 SMOOTH = [name for name in SETTINGS if name != "relu"]  # finite differences would step over relu's kinks
 
@@ -73,14 +74,16 @@ def central(function: Callable[[Tensor], Tensor], at: Tensor, h: float = 1e-5) -
     return torch.stack(rows)
 
 
-def loss_after_adaptation(agent: MamlTrpo, batches: list[Batch], meta: Tensor, old: list[Gaussian]) -> Tensor:
+def loss_after_adaptation(
+    agent: MamlTrpo, batches: list[Batch], meta: Tensor, old: list[list[Gaussian]]
+) -> Tensor:
     """mean_i -Σ_b w_b A_b π/π_old, whose gradient at the old parameters is the meta-gradient."""
-    now = agent.objective(meta, batches)
-    losses = []
-    for policy, before, batch in zip(now.policies(), old, now.outers, strict=True):
-        ratio = (policy.log_prob(batch.action) - before.log_prob(batch.action)).exp()
-        losses.append(-(batch.weight * batch.advantage * ratio).sum(-1))
-    return torch.cat(losses).mean()
+    now, total = agent.objective(meta, batches), torch.zeros(())
+    for after, before, chunk in zip(now.policies(), old, now.chunks, strict=True):
+        for credit, p, q, batch in zip(now.credit, after, before, chunk.batches, strict=True):
+            ratio = (p.log_prob(batch.action) - q.log_prob(batch.action)).exp()
+            total = total - credit * (batch.weight * batch.advantage * ratio).sum() / 3
+    return total
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -109,11 +112,11 @@ def test_the_fisher_product_is_the_hessian_of_the_kl_between_adapted_policies(na
         with torch.enable_grad():
             m = m.clone().requires_grad_()
             there = functional_objective(agent, m, batches)
-            kls = [
-                (batch.weight * before.kl(after)).sum(-1)
-                for batch, before, after in zip(there.outers, old, there.policies(), strict=True)
-            ]
-            return torch.autograd.grad(torch.cat(kls).mean(), m)[0]
+            total = torch.zeros(())
+            for after, before, chunk in zip(there.policies(), old, there.chunks, strict=True):
+                for credit, p, q, batch in zip(there.credit, after, before, chunk.batches, strict=True):
+                    total = total + credit * (batch.weight * q.kl(p)).sum() / 3
+            return torch.autograd.grad(total, m)[0]
 
     h = 1e-5
     wanted = (kl_gradient(meta + h * v) - kl_gradient(meta - h * v)) / (2 * h)
@@ -122,9 +125,9 @@ def test_the_fisher_product_is_the_hessian_of_the_kl_between_adapted_policies(na
 
 def functional_objective(agent: MamlTrpo, meta: Tensor, batches: list[Batch]) -> MetaObjective:
     """The same objective on the general path: any policy, torch.func, autograd through everything."""
-    general = General(agent)
-    *inner, outer = batches
-    return MetaObjective(general, meta, agent.alpha, agent.scales(len(inner)), inner, outer)
+    now = agent.objective(meta, batches)
+    how = agent.inner_steps(len(batches) - 1), batches, now.credit, agent.widening
+    return MetaObjective(General(agent), meta, agent.alpha, *how)
 
 
 class General(metarl.Policy):
@@ -274,6 +277,27 @@ def test_log_density_and_divergence_of_several_dimensions() -> None:
     q = torch.distributions.Normal(action, (log_std / 2).exp())
     wanted = torch.distributions.kl_divergence(p, q).sum(-1)
     assert torch.allclose(Gaussian(mean, log_std).kl(Gaussian(action, log_std / 2)), wanted)
+
+
+@torch.no_grad()
+def test_noise_is_wider_only_before_the_first_adaptation() -> None:
+    agent = agent_of(exploration=3.0)
+    before = agent.begin(3, 3)
+    rollout = trial_of(agent).rounds[0]
+    explores = agent.policy.batched(before.params, rollout.obs[0]).log_std.exp()
+    assert torch.allclose(explores, 3 * agent.policy.log_std.exp())
+    after = agent.adapt(before, rollout)
+    step = agent.policy.derivatives(before.params, agent.batch(rollout)).gradient()
+    assert torch.allclose(after.params, agent.policy.flat - 0.3 * step)
+
+
+@torch.no_grad()
+def test_every_round_counts_the_mean_of_the_objectives_that_end_with_each() -> None:
+    agent, _, batches = prepared("two steps, each counts")
+    last = agent_of(later_lr=0.15, exploration=2.0)
+    meta = agent.meta_parameters
+    parts = [last.objective(meta, batches[:k]).gradient() for k in (2, 3)]
+    assert relative_error(agent.objective(meta, batches).gradient(), (parts[0] + parts[1]) / 2) <= 1e-10
 
 
 def test_negative_step_sizes_are_refused() -> None:

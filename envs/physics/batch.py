@@ -31,7 +31,7 @@ class CpuPhysics:
     """n simulations in one live float64 array; a step copies actions in, and nothing out.
 
     It wants the cores for itself: with more than one thread inside torch's operations, these wait
-    actively for the next one while the physics runs, and halve its speed (metarl.device.threads).
+    actively for the next one while the physics runs, and halve its speed (metarl.device.one_thread).
     """
 
     def __init__(self, model: mujoco.MjModel, n: int) -> None:

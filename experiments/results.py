@@ -1,0 +1,169 @@
+"""The results page: a row and a picture for each study in experiments/results/."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from metarl import Published
+from metarl.checkpoint import write_atomically
+
+from . import figures
+from .cli import OK, Parser, guarded
+from .figures import number
+from .study import RESULTS
+
+Study = Mapping[str, Any]
+HOW_TO_READ = """\
+# Results
+
+Each row is a study: one experiment, meta-trained from several seeds, then evaluated in tasks that training
+never saw. The numbers under 0, 1, 2, ... are mean undiscounted returns after so many adaptations, over
+seeds and tasks; higher is better.
+
+In brackets stands the 95 % bootstrap interval of the mean, stratified by task: runs are drawn anew within
+each task, for these very tasks. It takes a run's returns in different tasks as independent. Where one run
+is better than another in all tasks at once, it is too narrow, and the single seeds' means, listed with each
+study, show how far apart runs really are. Of one seed alone the tasks are drawn anew.
+
+*Published* values are what the source named with each study reports on the same family under its own
+protocol: something to hold the row against, not a paired comparison. The *floor* is what doing nothing
+earns, the *oracle* a bound for all who know the task. Environment steps and minutes are those of a single
+training, the mean over seeds; minutes depend on the machine, and a study need not have had it for itself.
+"""
+EMPTY = """
+There is no study here yet. One is made by
+
+    python -m metarl.experiments.study quickstart --seeds 0 1 2 3 4 --out runs/quickstart
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """python -m metarl.experiments.results [--results DIR]."""
+    return guarded(_run, argv)
+
+
+def _run(argv: list[str]) -> int:
+    parser = Parser(
+        prog="python -m metarl.experiments.results",
+        description="Write RESULTS.md beside a folder of studies, and a picture of each into it.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the studies' files")
+    print(write_results(parser.parse_args(argv).results))
+    return OK
+
+
+def write_results(folder: Path) -> Path:
+    """Draw each study of a folder, and write the page about them all next to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    studies = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    for name, study in studies.items():
+        write_atomically(folder / f"{name}.svg", picture(name, study) + "\n")
+    parts = [HOW_TO_READ, overview(studies) if studies else EMPTY]
+    parts += [detail(name, study, folder.name) for name, study in studies.items()]
+    page = folder.parent / "RESULTS.md"
+    write_atomically(page, "\n".join(parts))
+    return page
+
+
+def picture(name: str, study: Study) -> str:
+    """The adaptation curve over seeds, each seed a small circle, beside the published one."""
+    published = [Published(**study["published"])] if study["published"] else []
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        known = study["rounds"], study["floor"], study["oracle"], published
+        figures.adaptation_curve(axes, *known, study["agent"])
+        axes.set_title(f"{study['agent']} on {study['family']}, {seeds(study)}")
+
+    return figures.svg(name, 640, 380, draw)
+
+
+def overview(studies: Mapping[str, Study]) -> str:
+    """The table of all studies, one row each."""
+    steps = range(max(len(study["rounds"]) for study in studies.values()))
+    head = ["study", "agent", "family", "seeds", *map(str, steps)]
+    head += ["published", "floor", "oracle", "env steps", "minutes"]
+    lines = []
+    for name, s in studies.items():
+        means = [with_interval(s["rounds"][k]) if k < len(s["rounds"]) else "" for k in steps]
+        published = ", ".join(map(number, s["published"]["returns"])) if s["published"] else ""
+        costs = number(mean(s["env_steps"]), 0), number(mean(s["seconds"]) / 60, 1)
+        study = [f"[{name}](#{anchor(name)})", s["agent"], s["family"], str(len(s["seeds"]))]
+        lines.append([*study, *means, published, number(s["floor"]), number(s["oracle"]), *costs])
+    return table(head, lines)
+
+
+def detail(name: str, study: Study, folder: str) -> str:
+    """One study: its picture, its numbers, where they are from, and its command."""
+    head = ["adaptations", *map(str, range(len(study["rounds"])))]
+    parts = [
+        f"## {name}\n",
+        f"{study['experiment']}\n",
+        f"![Return after each adaptation, {seeds(study)}]({folder}/{name}.svg)\n",
+        table(head, rows(study)),
+        f"{notes(study)}\n",
+        f"    {study['command']}\n",
+    ]
+    return "\n".join(parts)
+
+
+def rows(study: Study) -> list[list[str]]:
+    """The numbers of a study, a column an adaptation."""
+    rounds, known = study["rounds"], study["published"]
+    found = [
+        ["mean", *map(with_interval, rounds)],
+        ["IQM", *(with_interval(r, "iqm", "iqm_ci95") for r in rounds)],
+        ["worst 5 % of the tasks", *(number(r["cvar5"]) for r in rounds)],
+    ]
+    for i, seed in enumerate(study["seeds"]):
+        found.append([f"mean of seed {seed}", *(number(r["per_seed"][i]) for r in rounds)])
+    found.append(["mean beyond the trained range", *map(with_interval, study["ood"]["rounds"])])
+    if known:
+        values = [number(value) for value in known["returns"][: len(rounds)]]
+        found.append([f"{known['name']}, published", *values, *[""] * (len(rounds) - len(values))])
+    return found
+
+
+def notes(study: Study) -> str:
+    """Floor and oracle, the source of the published values, and what the study was made with."""
+    beyond, known = study["ood"], study["published"]
+    found = [
+        f"Unseen tasks: floor {number(study['floor'])}, oracle {number(study['oracle'])}",
+        f"Beyond the trained range: floor {number(beyond['floor'])}, oracle {number(beyond['oracle'])}",
+        "Made with " + ", ".join(f"{key} {value}" for key, value in study["versions"].items()),
+    ]
+    found += [f"Published values: {known['source']}"] if known else []
+    return ". ".join(found) + "."
+
+
+def with_interval(r: Mapping[str, Any], value: str = "mean", interval: str = "ci95") -> str:
+    """A statistic and its interval."""
+    low, high = r[interval]
+    return f"{number(r[value])} [{number(low)}, {number(high)}]"
+
+
+def seeds(study: Study) -> str:
+    """How many there are."""
+    count = len(study["seeds"])
+    return f"{count} seed" + "s" * (count != 1)
+
+
+def anchor(heading: str) -> str:
+    """The address of a heading, as Markdown viewers make it."""
+    return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

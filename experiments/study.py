@@ -1,0 +1,113 @@
+"""Studies: one experiment from several seeds, each trained, resumed or skipped, and summed up in one file."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl import ConfigError, RunError, statistics
+from metarl.checkpoint import write_atomically
+from metarl.envs import make
+from metarl.runs import Run
+
+from . import config, training
+from .cli import OK, Parser, guarded, split_settings
+from .config import Experiment
+from .report import versions
+
+FLAGS = ("--seeds", "--out", "--name", "--results", "--help")  # all others are settings of the experiment
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """python -m metarl.experiments.study EXPERIMENT --seeds 0 1 2 --out runs/STUDY [--key value ...]."""
+    return guarded(_run, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m metarl.experiments.study",
+        description="Train an experiment from several seeds and write their common result; "
+        "run it again to continue. Settings are changed by --key value, as in `metarl train`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("experiment", help="a YAML file, or the name of a shipped experiment")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True, help="one training each")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, seed_0, seed_1, ...")
+    parser.add_argument("--name", help="name of the study (default: the experiment's)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where NAME.json goes")
+    return parser
+
+
+def _run(argv: list[str]) -> int:
+    own, settings = split_settings(argv, FLAGS)
+    a = _parser().parse_args(own)
+    if "seed" in settings or len(set(a.seeds)) < len(a.seeds):
+        raise ConfigError(f"seeds is {a.seeds}; allowed: different ones, given by --seeds alone")
+    tree = config.override(config.read(a.experiment), settings)
+    experiments = [config.build({**tree, "seed": seed}) for seed in a.seeds]
+    runs = [trained(e, a.out / f"seed_{e.seed}") for e in experiments]
+    name = a.name or Path(a.experiment).stem
+    words = [a.experiment, "--seeds", *map(str, a.seeds), "--out", f"runs/{name}"]
+    words += ["--name", name] if a.name else []
+    words += [word for key, value in settings.items() for word in (f"--{key}", value)]
+    command = shlex.join(["python", "-m", "metarl.experiments.study", *words])
+    path = a.results / f"{name}.json"
+    a.results.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(summary(experiments, runs) | {"command": command}, indent=1) + "\n")
+    print(path)
+    return OK
+
+
+def trained(experiment: Experiment, folder: Path) -> Run:
+    """The finished run of an experiment in a folder: new, continued, or as it is."""
+    if not folder.exists():
+        return training.start(experiment, folder)
+    run = Run.open(folder)
+    if config.build(config.read(run.config)) != experiment:
+        raise RunError(f"{str(folder)!r} is a run with other settings; use another --out")
+    return run if finished(run, experiment.iterations) else training.resume(folder, {})
+
+
+def finished(run: Run, iterations: int) -> bool:
+    """Whether a run has trained to its end and was reported, which comes last, after that."""
+    metrics = run.read_metrics()
+    if not metrics or metrics[-1]["iteration"] + 1 < iterations or not run.report.exists():
+        return False
+    return run.report.stat().st_mtime_ns >= run.metrics.stat().st_mtime_ns
+
+
+def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str, Any]:
+    """What the runs of a study have in common, their costs, and their scores over seeds and tasks."""
+    experiment, costs = experiments[0], [run.read_metrics()[-1] for run in runs]
+    tree = config.to_tree(experiment)
+    del tree["seed"]
+    published = make(experiment.family).published[:1]
+    return {
+        "family": experiment.family,
+        "agent": config.agent_name(experiment),
+        "experiment": experiment.description,
+        "seeds": [e.seed for e in experiments],
+        "settings": tree,
+        "env_steps": [cost["env_steps"] for cost in costs],
+        "seconds": [cost["seconds"] for cost in costs],
+        **scores(runs, "test"),
+        "published": published[0]._asdict() if published else None,
+        "ood": scores(runs, "ood"),
+        "versions": versions(),
+    }
+
+
+def scores(runs: Sequence[Run], split: str) -> dict[str, Any]:
+    """Each round's statistics over seeds and tasks, with every seed's mean, beside floor and oracle."""
+    found = [json.loads(run.evaluation(split).read_text()) for run in runs]
+    rounds = np.array([f["scores"] for f in found]).swapaxes(0, 1)  # [R, S, N]
+    listed = [{**statistics.summary(r), "per_seed": r.mean(1).tolist()} for r in rounds]
+    return {"rounds": listed, "floor": found[0]["floor"], "oracle": found[0]["oracle"]}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
