@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from metarl import Published, Tasks, __version__, run_trial
+from metarl import Published, Tasks, __version__, device, run_trial
 from metarl.checkpoint import write_atomically
 from metarl.runs import Run
 

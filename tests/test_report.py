@@ -1,0 +1,315 @@
+"""The report: one file that opens offline, says what it should, and is the same for the same run."""
+
+import json
+import re
+import shlex
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metarl import Rollout
+from metarl.experiments import Experiment, Session, build, override, read, restored, split_settings, start
+from metarl.experiments import figures, report
+from metarl.runs import Run
+
+SECTIONS = ["adaptation", "learning", "paths", "map", "tasks", "costs"]
+FAMILIES = ("navigation/maml2017", "navigation-sparse/pearl2019")  # two task parameters, and one
+
+
+def experiment(family: str) -> Experiment:
+    tree = {"family": family, "iterations": 2, "meta_batch_size": 2, "rounds": (2, 2), "tensorboard": False}
+    return build(
+        {**tree, "agent": {"name": "maml_trpo", "hidden": (4,)}, "evaluation": {"rounds": (2, 2, 2)}}
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {family: start(experiment(family), folder / str(i)) for i, family in enumerate(FAMILIES)}
+
+
+@pytest.fixture(params=FAMILIES)
+def page(request: pytest.FixtureRequest, runs: dict[str, Run]) -> str:
+    """The text of a family's report."""
+    return runs[request.param].report.read_text()
+
+
+def part(page: str, name: str) -> str:
+    """One section of a report."""
+    found = re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)
+    assert found, name
+    return found[0]
+
+
+def shown(value: float) -> str:
+    return f"{value:,.2f}".replace("-", "−")
+
+
+class Tags(HTMLParser):
+    """All tags of a page, each with its attributes, and whether all that opens is closed."""
+
+    VOID = ("meta",)
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def values(self, *names: str) -> list[str]:
+        return [v for _, attributes in self.found for k, v in attributes.items() if k in names and v]
+
+
+# --- the file
+
+
+def test_it_is_one_file_that_refers_to_nothing_outside(page: str) -> None:
+    tags = Tags(page)
+    assert not tags.open
+    assert not {tag for tag, _ in tags.found} & {"link", "script", "img", "image", "iframe", "object", "base"}
+    assert all(
+        v.startswith("#") for v in tags.values("href", "xlink:href", "src", "srcset", "action", "data")
+    )
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*[\"']?([^)]*)", page))
+    assert "@import" not in page
+    assert len(page) < 1_500_000
+
+
+def test_ids_are_unique_and_every_reference_meets_one(page: str) -> None:
+    tags = Tags(page)
+    ids = tags.values("id")
+    assert len(ids) == len(set(ids))
+    clips = re.findall(r"url\(#([^)]*)\)", page)
+    uses = [value[1:] for value in tags.values("href")]
+    assert clips
+    assert uses
+    assert set(clips + uses) <= set(ids)
+
+
+def test_every_picture_is_well_formed(page: str) -> None:
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    names = [ET.fromstring(picture).attrib["aria-label"] for picture in pictures]
+    assert names == ["adaptation", "learning", "diagnostics", "paths", "map", "tasks", "beyond"]
+
+
+def test_the_sections_stand_in_order(page: str) -> None:
+    assert re.findall(r'<section id="(\w+)">', page) == SECTIONS
+    assert page.index("<header>") < page.index('<section id="adaptation">')
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_run_gives_the_same_bytes_and_draws_nothing_from_its_generator(
+    family: str, runs: dict[str, Run]
+) -> None:
+    first = runs[family].report.read_bytes()
+    run, session = restored(runs[family].folder)
+    before = session.rng.get_state()
+    for _ in range(2):
+        run.report.unlink()
+        assert report.write_report(run, session) == run.report
+        assert run.report.read_bytes() == first
+    assert torch.equal(session.rng.get_state(), before)
+
+
+# --- what it says
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_adaptation_curve_shows_all_its_numbers(family: str, runs: dict[str, Run]) -> None:
+    run, session = restored(runs[family].folder)
+    found = json.loads(run.evaluation("test").read_text())
+    section = part(run.report.read_text(), "adaptation")
+    for r in found["rounds"]:
+        for value in (r["mean"], *r["ci95"], r["iqm"], r["cvar5"], found["oracle"] - r["mean"]):
+            assert f"<td>{shown(value)}</td>" in section
+    for name in ("floor", "oracle"):
+        assert f"<td>{name}</td><td>{shown(found[name])}</td>" in section
+        assert re.search(rf"<text[^>]*>{name}</text>", section)
+    for p in session.family.published:
+        cells = "".join(
+            f"<td>{shown(value)}</td>" for value in (p.returns * 3 if len(p.returns) == 1 else p.returns)[:3]
+        )
+        assert f"<td>{p.name}, published</td>{cells}</tr>" in section
+        assert re.search(rf"<text[^>]*>{p.name}, published</text>", section)
+    assert bool(session.family.published) == ("published" in section)
+
+
+def test_navigation_has_published_values_to_show(runs: dict[str, Run]) -> None:
+    section = part(runs[FAMILIES[0]].report.read_text(), "adaptation")
+    assert all(value in section for value in ("−40.41", "−11.68", "−3.33", "−82.66", "−2.29"))
+
+
+def test_the_evaluation_beyond_the_trained_range_is_a_table(runs: dict[str, Run]) -> None:
+    run = runs[FAMILIES[0]]
+    found = json.loads(run.evaluation("ood").read_text())
+    cells = "".join(f"<td>{shown(r['mean'])}</td>" for r in found["rounds"])
+    assert f"<td>mean</td>{cells}" in part(run.report.read_text(), "tasks")
+
+
+def test_the_map_names_its_axes_and_its_colours(runs: dict[str, Run]) -> None:
+    two, one = (part(runs[family].report.read_text(), "map") for family in FAMILIES)
+    for label in ("goal_x (units)", "goal_y (units)", "return", "before adaptation", "after 2 adaptations"):
+        assert f">{label}</text>" in two
+    for label in ("angle (rad); grey: trained range", "return", "floor", "oracle", "after 2 adaptations"):
+        assert f">{label}</text>" in one
+
+
+def test_a_map_costs_no_more_steps_than_it_may(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, session = restored(runs[FAMILIES[0]].folder)
+    steps = 6 * session.family.horizon  # of a task
+    for budget, side in ((9 * steps, 3), (9 * steps - 1, 2), (10**9, report.MAP_SIDE)):
+        monkeypatch.setattr(report, "MAP_STEPS", budget)
+        report.write_report(run, session)
+        assert f"{side * side} tasks on a grid" in part(run.report.read_text(), "map")
+    monkeypatch.setattr(report, "MAP_STEPS", 4 * steps - 1)
+    report.write_report(run, session)
+    assert '<section id="map">' not in run.report.read_text()
+    monkeypatch.undo()
+    report.write_report(run, session)
+
+
+def test_a_family_without_a_plane_has_no_paths(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, session = restored(runs[FAMILIES[1]].folder)
+    before = run.report.read_bytes()
+    monkeypatch.setattr(type(session.family), "view", "velocity")
+    report.write_report(run, session)
+    assert re.findall(r'<section id="(\w+)">', run.report.read_text()) == [
+        s for s in SECTIONS if s != "paths"
+    ]
+    monkeypatch.undo()
+    report.write_report(run, session)
+    assert run.report.read_bytes() == before
+
+
+def test_the_costs_are_those_of_the_run(runs: dict[str, Run]) -> None:
+    run = runs[FAMILIES[0]]
+    section = part(run.report.read_text(), "costs")
+    last = run.read_metrics()[-1]
+    for name, value in {
+        "training: iterations": "2",
+        "training: episodes": "16",  # 2 iterations of 2 tasks, 2 + 2 episodes each
+        "training: environment steps": f"{last['env_steps']:,}",
+        "training: seconds": f"{last['seconds']:,.1f}",
+        "adaptation to one task: episodes before each adaptation": "2 + 2",
+        "adaptation to one task: environment steps, at most": "400",
+        "evaluation, unseen tasks and beyond: episodes": "480",  # 3 rounds of 2 in 40 + 40 tasks
+        "evaluation, unseen tasks and beyond: environment steps, at most": "48,000",
+    }.items():
+        assert f"<td>{name}</td><td>{value}</td>" in section
+
+
+def test_the_header_tells_seed_protocol_and_versions(page: str) -> None:
+    header = page[page.index("<header>") : page.index("</header>")]
+    for text in ("maml_trpo", "2 + 2 + 2 episodes of each task", "0 (evaluation: 1)", "all exploring"):
+        assert text in header
+    assert all(f"{name} {version}" in header for name, version in report.versions().items())
+
+
+def test_text_of_the_user_is_escaped(runs: dict[str, Run], tmp_path: Path) -> None:
+    run, session = restored(runs[FAMILIES[1]].folder)
+    object.__setattr__(session.experiment, "description", "<b>&")
+    assert "&lt;b&gt;&amp;" in report.header(
+        report.Material(run, session, *evaluations(run), run.read_metrics())
+    )
+
+
+def evaluations(run: Run) -> tuple[dict[str, object], dict[str, object]]:
+    return json.loads(run.evaluation("test").read_text()), json.loads(run.evaluation("ood").read_text())
+
+
+def test_the_command_repeats_the_experiment() -> None:
+    wanted = experiment(FAMILIES[0])
+    program, verb, name, *flags = shlex.split(report.command(wanted))
+    assert (program, verb) == ("metarl", "train")
+    own, settings = split_settings(flags)
+    again = build(override(read(name), settings))
+    assert not own
+    object.__setattr__(again, "description", wanted.description)
+    assert again == wanted
+
+
+def test_an_experiment_like_none_that_is_shipped_is_repeated_from_its_file() -> None:
+    assert report.command(experiment("navigation-sparse/varibad2020")) == "metarl train run.yaml"
+
+
+# --- pictures
+
+
+def test_a_path_stops_where_its_episode_ends() -> None:
+    # two episodes of three steps; the first terminates with its second step, and then stands still
+    places = torch.tensor([[[0.0, 0.0], [5.0, 5.0]], [[1, 0], [5, 6]], [[2, 0], [5, 7]], [[2, 0], [5, 8]]])
+    obs = places[:, None]  # [T + 1, N, E, O]
+    terminated = torch.tensor([[[False, False]], [[True, False]], [[True, False]]])
+    zero = torch.zeros(3, 1, 2)
+    rollout = Rollout(obs[:-1], zero, zero, terminated, obs[1:], zero, zero, zero)
+    [[short, whole]] = figures.walks(rollout)
+    assert short.tolist() == [[0, 0], [1, 0], [2, 0]]
+    assert whole.tolist() == [[5, 5], [5, 6], [5, 7], [5, 8]]
+    assert len(figures.walks(rollout, episodes=1)[0]) == 1
+
+
+def test_labels_give_way_by_hand() -> None:
+    assert figures.spread([0.0, 5.0], 1.0) == [0.0, 5.0]
+    assert figures.spread([0.0, 0.0], 1.0) == [-0.5, 0.5]
+    assert figures.spread([0.0, 0.0, 0.25], 1.0) == pytest.approx([1 / 12 - 1, 1 / 12, 1 / 12 + 1])
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=12).map(sorted), st.floats(0.01, 20))
+def test_labels_never_overlap_and_stay_where_they_are_on_average(values: list[float], gap: float) -> None:
+    places = figures.spread(values, gap)
+    assert np.diff(places).min(initial=gap) >= gap - 1e-9
+    assert np.mean(places) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_a_picture_is_small_and_its_text_is_kept() -> None:
+    def draw(figure: figures.Figure) -> None:
+        figure.subplots().plot([0, 1 / 3], [0, 1 / 7])
+        figure.text(0.5, 0.5, "0.123456789")
+
+    picture = figures.svg("name", 300, 200, draw)
+    assert ">0.123456789</text>" in picture
+    root = ET.fromstring(picture)
+    assert (root.attrib["width"], root.attrib["height"]) == ("300", "200")
+    assert not [v for tag in root.iter() for v in tag.attrib.values() if re.search(r"\.\d{3}", v)]
+    assert all(tag.attrib["id"].startswith("name-") for tag in root.iter() if "id" in tag.attrib)
+
+
+def test_a_running_mean_is_centred() -> None:
+    x = np.arange(60.0)
+
+    def draw(figure: figures.Figure) -> None:
+        axes = figure.subplots()
+        figures.smoothed_line(axes, x, 2 * x, "black")
+        raw, smooth = (line.get_xydata() for line in axes.lines)
+        assert np.array_equal(raw, np.stack([x, 2 * x], 1))
+        assert np.allclose(smooth, np.stack([x, 2 * x], 1)[1:-1])  # a line's mean over three is itself
+
+    figures.svg("line", 200, 200, draw)
+
+
+def test_a_session_needs_no_training_to_be_reported(tmp_path: Path) -> None:
+    """The report reads the run's files and plays: it never learns."""
+    run = start(experiment(FAMILIES[1]), tmp_path / "run")
+    _, session = restored(run.folder)
+    before = {key: value.clone() for key, value in session.agent.state_dict().items()}
+    report.write_report(run, session)
+    after = Session.state(session)["agent"]
+    assert all(torch.equal(before[key], after[key]) for key in before)

@@ -1,0 +1,217 @@
+"""Studies over seeds and the page of their results."""
+
+import json
+import os
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metarl.experiments import build, read, results, study
+from metarl.experiments.results import write_results
+from metarl.runs import Run
+
+TINY = (
+    "--iterations=2 --meta_batch_size=2 --rounds=[2,2] --evaluation.rounds=[2,2,2] --agent.hidden=[4] "
+    "--checkpoint_every=1 --tensorboard=false"
+).split()
+
+
+def run_study(folder: Path, *changes: str, seeds: tuple[str, ...] = ("0", "1")) -> int:
+    places = ["--out", str(folder / "runs"), "--results", str(folder / "results"), "--name", "tiny"]
+    return study.main(["quickstart", "--seeds", *seeds, *places, *TINY, *changes])
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results" / "tiny.json").read_text())
+    return found
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two seeds: do not touch."""
+    folder = tmp_path_factory.mktemp("study")
+    assert run_study(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    """The same, to be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "study"))
+
+
+# --- studies
+
+
+def test_a_study_sums_up_its_runs(made: Path) -> None:
+    found = result(made)
+    runs = [Run.open(made / "runs" / f"seed_{seed}") for seed in (0, 1)]
+    assert (found["family"], found["agent"], found["seeds"]) == ("navigation/maml2017", "maml_trpo", [0, 1])
+    assert found["env_steps"] == [run.read_metrics()[-1]["env_steps"] for run in runs]
+    assert found["seconds"] == [run.read_metrics()[-1]["seconds"] for run in runs]
+    for part, split in ((found, "test"), (found["ood"], "ood")):
+        each = [json.loads(run.evaluation(split).read_text()) for run in runs]
+        assert (part["floor"], part["oracle"]) == (each[0]["floor"], each[0]["oracle"])
+        assert len(part["rounds"]) == 3
+        for k, r in enumerate(part["rounds"]):
+            assert r["per_seed"] == pytest.approx([e["rounds"][k]["mean"] for e in each])
+            assert r["mean"] == pytest.approx(np.mean(r["per_seed"]))
+            assert r["ci95"][0] < r["mean"] < r["ci95"][1]
+            together = np.mean([e["scores"][k] for e in each], 0)
+            assert r["cvar5"] == pytest.approx(np.sort(together)[:2].mean())
+    assert found["published"] == {
+        "name": "MAML",
+        "returns": [-40.41, -11.68, -3.33, -3.23],
+        "source": "cbfinn/maml_rl, icml/*.pkl",
+    }
+    assert {"metarl", "torch", "mujoco"} <= found["versions"].keys()
+
+
+def test_its_settings_are_the_experiment(made: Path) -> None:
+    settings = result(made)["settings"]
+    assert "seed" not in settings
+    assert build(settings | {"seed": 1}) == build(read(made / "runs" / "seed_1" / "run.yaml"))
+
+
+def test_its_command_makes_it_again_without_a_path_of_this_machine(made: Path) -> None:
+    command = result(made)["command"]
+    assert command.startswith("python -m metarl.experiments.study quickstart --seeds 0 1 --out runs/tiny ")
+    assert "--agent.hidden '[4]'" in command
+    assert str(made) not in command
+
+
+def test_a_finished_study_is_left_as_it_is(copied: Path) -> None:
+    before = files(copied)
+    assert run_study(copied) == 0
+    assert files(copied) == before
+
+
+def test_a_study_grows_by_a_seed(copied: Path) -> None:
+    before = files(copied / "runs")
+    assert run_study(copied, seeds=("0", "1", "2")) == 0
+    after = files(copied / "runs")
+    assert {name: after[name] for name in before} == before
+    assert result(copied)["seeds"] == [0, 1, 2]
+    assert len(result(copied)["rounds"][0]["per_seed"]) == 3
+
+
+def test_an_interrupted_study_continues_to_the_same_result(copied: Path) -> None:
+    wanted = result(copied)
+    run = Run.open(copied / "runs" / "seed_1")
+    shutil.rmtree(copied / "runs" / "seed_0")
+    max(run.checkpoints.glob("*.pt")).unlink()  # killed after its first iteration, before the second was kept
+    run.report.unlink()
+    assert run_study(copied) == 0
+    found = result(copied)
+    for one in (wanted, found):
+        del one["seconds"]
+    assert found == wanted
+    assert [m["iteration"] for m in run.read_metrics()] == [0, 1]
+
+
+def test_a_report_older_than_the_training_is_not_the_last_word(copied: Path) -> None:
+    run = Run.open(copied / "runs" / "seed_0")
+    assert study.finished(run, 2)
+    assert not study.finished(run, 3)
+    os.utime(run.report, ns=(0, 0))
+    assert not study.finished(run, 2)
+
+
+def test_other_settings_do_not_mix_with_what_is_there(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(made)
+    assert run_study(made, "--agent.inner_lr=0.3") == 2
+    assert "seed_0' is a run with other settings; use another --out" in capsys.readouterr().err
+    assert files(made) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds"), [(("--seed=3",), ("0", "1")), ((), ("1", "1"))], ids=["as a setting", "twice"]
+)
+def test_seeds_are_given_once(
+    changes: tuple[str, ...], seeds: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_study(tmp_path, *changes, seeds=seeds) == 2
+    assert "allowed: different ones, given by --seeds alone" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# --- the page
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def tables(page: str) -> list[list[list[str]]]:
+    blocks = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    return [[cells(line) for line in block.splitlines()] for block in blocks]
+
+
+def shown(value: float) -> str:
+    return f"{value:,.2f}".replace("-", "−")
+
+
+def test_the_page_has_a_row_a_study(copied: Path) -> None:
+    found = result(copied)
+    page = write_results(copied / "results")
+    assert page == copied / "RESULTS.md"
+    overview, detail = tables(page.read_text())
+    assert all(len(row) == len(overview[0]) for row in overview)
+    assert all(len(row) == len(detail[0]) == 4 for row in detail)
+    row = dict(zip(overview[0], overview[2], strict=True))
+    assert row["study"] == "[tiny](#tiny)"
+    assert (row["agent"], row["family"], row["seeds"]) == ("maml_trpo", "navigation/maml2017", "2")
+    for k, r in enumerate(found["rounds"]):
+        low, high = map(shown, r["ci95"])
+        assert row[str(k)] == f"{shown(r['mean'])} [{low}, {high}]"
+    assert row["published"] == "−40.41, −11.68, −3.33, −3.23"
+    assert (row["floor"], row["oracle"]) == (shown(found["floor"]), shown(found["oracle"]))
+    assert row["env steps"] == f"{np.mean(found['env_steps']):,.0f}"
+    assert [line[0] for line in detail[2:]] == [
+        "mean",
+        "IQM",
+        "worst 5 % of the tasks",
+        "mean of seed 0",
+        "mean of seed 1",
+        "mean beyond the trained range",
+        "MAML, published",
+    ]
+    assert found["command"] in page.read_text()
+
+
+def test_every_picture_on_the_page_is_there_and_well_formed(copied: Path) -> None:
+    page = write_results(copied / "results").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
+    assert pictures == ["results/tiny.svg"]
+    text = (copied / pictures[0]).read_text()
+    words = ["".join(t.itertext()) for t in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"MAML, published", "floor", "oracle", "maml_trpo on navigation/maml2017, 2 seeds"} <= set(words)
+    write_results(copied / "results")
+    assert (copied / pictures[0]).read_text() == text
+
+
+def test_studies_of_different_lengths_share_a_table(copied: Path) -> None:
+    folder = copied / "results"
+    short = result(copied)
+    short["rounds"], short["published"] = short["rounds"][:2], None
+    (folder / "a short one.json").write_text(json.dumps(short))
+    page = write_results(folder).read_text()
+    overview, *_ = tables(page)
+    assert [row[0] for row in overview[2:]] == ["[a short one](#a-short-one)", "[tiny](#tiny)"]
+    assert dict(zip(overview[0], overview[2], strict=True))["2"] == ""
+    assert all(len(row) == len(overview[0]) for row in overview)
+
+
+def test_a_folder_without_studies_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert results.main(["--results", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "RESULTS.md")
+    assert "There is no study here yet" in (tmp_path / "RESULTS.md").read_text()
