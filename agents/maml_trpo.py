@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from metarl import (
     Act,
     Batch,
+    ConfigError,
     GaussianMlp,
     InnerStep,
     MetaObjective,
@@ -61,8 +62,8 @@ class MamlTrpo(nn.Module):
         """Learn a step size for each parameter (Meta-SGD, Li et al. 2017)."""
         exploration: PositiveFloat = 1.0
         """How many times wider the noise is before the first adaptation: the unseen teaches nothing."""
-        every_round: bool = False
-        """Train what follows each adaptation step, not only the last (Antoniou et al. 2019, MAML++)."""
+        credit: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] | None = None
+        """Weight of each round after the first in what is trained (MAML++, 2019); none: only the last."""
         first_order: bool = False
         """Ignore that the adaptation's gradient depends on the initial parameters (FOMAML)."""
         gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -159,8 +160,13 @@ class MamlTrpo(nn.Module):
     def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
         """The loss on the rounds after adaptation, at some meta-parameters."""
         c, steps = self.config, len(batches) - 1
-        credit = [1 / steps] * steps if c.every_round else [0.0] * (steps - 1) + [1.0]
-        how = self.inner_steps(steps), batches, credit, self.widening, c.first_order
+        credit = c.credit or [0.0] * (steps - 1) + [1.0]
+        if len(credit) != steps:
+            raise ConfigError(
+                f"agent.credit is {credit}; allowed: {steps} weights, one a round after the first"
+            )
+        shares = [weight / sum(credit) for weight in credit]
+        how = self.inner_steps(steps), batches, shares, self.widening, c.first_order
         return MetaObjective(self.policy, meta, self.alpha, *how)
 
     def sketch(self, now: MetaObjective, trial: Trial) -> MetaObjective:

@@ -19,7 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two steps": {"later_lr": 0.15},
     "learned steps": {"learn_inner_lr": True},
     "two learned steps": {"learn_inner_lr": True, "later_lr": 0.15},
-    "two steps, each counts": {"later_lr": 0.15, "every_round": True, "exploration": 2.0},
+    "two steps, each counts": {"later_lr": 0.15, "credit": (3.0, 1.0), "exploration": 2.0},
 }
 SMOOTH = [name for name in SETTINGS if name != "relu"]  # finite differences would step over relu's kinks
 
@@ -292,12 +292,18 @@ def test_noise_is_wider_only_before_the_first_adaptation() -> None:
 
 
 @torch.no_grad()
-def test_every_round_counts_the_mean_of_the_objectives_that_end_with_each() -> None:
+def test_credit_weighs_the_objectives_that_end_with_each_round() -> None:
     agent, _, batches = prepared("two steps, each counts")
     last = agent_of(later_lr=0.15, exploration=2.0)
     meta = agent.meta_parameters
-    parts = [last.objective(meta, batches[:k]).gradient() for k in (2, 3)]
-    assert relative_error(agent.objective(meta, batches).gradient(), (parts[0] + parts[1]) / 2) <= 1e-10
+    first, second = (last.objective(meta, batches[:k]).gradient() for k in (2, 3))
+    assert relative_error(agent.objective(meta, batches).gradient(), 0.75 * first + 0.25 * second) <= 1e-10
+
+
+def test_credit_has_to_fit_the_rounds() -> None:
+    agent = agent_of(credit=(1.0, 1.0))
+    with pytest.raises(metarl.ConfigError, match=r"agent.credit is \(1.0, 1.0\); allowed: 1 weights"):
+        agent.meta_update(trial_of(agent))
 
 
 def test_negative_step_sizes_are_refused() -> None:

@@ -5,25 +5,34 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from metarl.experiments import build, read, results, study
-from metarl.experiments.results import write_results
+from metarl.experiments import build, read
 from metarl.runs import Run
 
-TINY = (
-    "--iterations=2 --meta_batch_size=2 --rounds=[2,2] --evaluation.rounds=[2,2,2] --agent.hidden=[4] "
-    "--checkpoint_every=1 --tensorboard=false"
-).split()
+results, study = (import_module(f"metarl.experiments.{name}") for name in ("results", "study"))
+
+TINY = {
+    "iterations": "2",
+    "meta_batch_size": "2",
+    "rounds": "[2,2]",
+    "evaluation.rounds": "[2,2,2]",
+    "agent.hidden": "[4]",
+    "checkpoint_every": "1",
+    "tensorboard": "false",
+}
 
 
 def run_study(folder: Path, *changes: str, seeds: tuple[str, ...] = ("0", "1")) -> int:
     places = ["--out", str(folder / "runs"), "--results", str(folder / "results"), "--name", "tiny"]
-    return study.main(["quickstart", "--seeds", *seeds, *places, *TINY, *changes])
+    settings = [f"--{key}={value}" for key, value in TINY.items()]
+    status: int = study.main(["quickstart", "--seeds", *seeds, *places, *settings, *changes])
+    return status
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -108,14 +117,17 @@ def test_an_interrupted_study_continues_to_the_same_result(copied: Path) -> None
     wanted = result(copied)
     run = Run.open(copied / "runs" / "seed_1")
     shutil.rmtree(copied / "runs" / "seed_0")
-    max(run.checkpoints.glob("*.pt")).unlink()  # killed after its first iteration, before the second was kept
-    run.report.unlink()
+    last = run.checkpoints / "00000002.pt"
+    for path in (last, run.evaluation("test"), run.evaluation("ood"), run.report):
+        path.unlink()  # killed after its second iteration, before that was kept
     assert run_study(copied) == 0
     found = result(copied)
     for one in (wanted, found):
         del one["seconds"]
     assert found == wanted
     assert [m["iteration"] for m in run.read_metrics()] == [0, 1]
+    assert last.exists()
+    assert run.report.exists()
 
 
 def test_a_report_older_than_the_training_is_not_the_last_word(copied: Path) -> None:
@@ -162,7 +174,7 @@ def shown(value: float) -> str:
 
 def test_the_page_has_a_row_a_study(copied: Path) -> None:
     found = result(copied)
-    page = write_results(copied / "results")
+    page = results.write_results(copied / "results")
     assert page == copied / "RESULTS.md"
     overview, detail = tables(page.read_text())
     assert all(len(row) == len(overview[0]) for row in overview)
@@ -189,13 +201,13 @@ def test_the_page_has_a_row_a_study(copied: Path) -> None:
 
 
 def test_every_picture_on_the_page_is_there_and_well_formed(copied: Path) -> None:
-    page = write_results(copied / "results").read_text()
+    page = results.write_results(copied / "results").read_text()
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
     assert pictures == ["results/tiny.svg"]
     text = (copied / pictures[0]).read_text()
     words = ["".join(t.itertext()) for t in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
     assert {"MAML, published", "floor", "oracle", "maml_trpo on navigation/maml2017, 2 seeds"} <= set(words)
-    write_results(copied / "results")
+    results.write_results(copied / "results")
     assert (copied / pictures[0]).read_text() == text
 
 
@@ -204,7 +216,7 @@ def test_studies_of_different_lengths_share_a_table(copied: Path) -> None:
     short = result(copied)
     short["rounds"], short["published"] = short["rounds"][:2], None
     (folder / "a short one.json").write_text(json.dumps(short))
-    page = write_results(folder).read_text()
+    page = results.write_results(folder).read_text()
     overview, *_ = tables(page)
     assert [row[0] for row in overview[2:]] == ["[a short one](#a-short-one)", "[tiny](#tiny)"]
     assert dict(zip(overview[0], overview[2], strict=True))["2"] == ""
