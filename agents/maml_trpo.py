@@ -161,7 +161,7 @@ class MamlTrpo(nn.Module):
         """The loss on the rounds after adaptation, at some meta-parameters."""
         c, steps = self.config, len(batches) - 1
         credit = c.credit or [0.0] * (steps - 1) + [1.0]
-        if len(credit) != steps:
+        if len(credit) != steps or not sum(credit):
             raise ConfigError(
                 f"agent.credit is {credit}; allowed: {steps} weights, one a round after the first"
             )

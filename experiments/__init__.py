@@ -2,7 +2,8 @@
 
 from .cli import main, split_settings
 from .config import Experiment, build, override, read, shipped, to_tree, to_yaml
-from .training import Session, assess, judge, restored, resume, start
+from .session import Session, assess, judge, restored
+from .training import resume, start
 
 __all__ = [
     "Experiment",

@@ -15,6 +15,8 @@ from metarl.agents import AGENTS
 from metarl.envs import FAMILIES, named_tasks
 
 from . import config, training
+from .report import write_report
+from .session import DETAILS, assess, judge, restored
 from .tables import adaptation_table, adapted_task
 
 TRAIN_FLAGS = ("--out", "--overwrite", "--resume", "--help")  # all others are settings of the experiment
@@ -166,17 +168,17 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _evaluate(a: argparse.Namespace) -> None:
-    run, session = training.restored(a.run)
-    training.assess(run, session, a.split)
+    run, session = restored(a.run)
+    assess(run, session, a.split)
     if a.json:
         found = json.loads(run.evaluation(a.split).read_text())
-        print(json.dumps({k: v for k, v in found.items() if k not in training.DETAILS}))
+        print(json.dumps({k: v for k, v in found.items() if k not in DETAILS}))
     else:
         Console().print(adaptation_table(run, a.split))
 
 
 def _adapt(a: argparse.Namespace) -> None:
-    _, session = training.restored(a.run)
+    _, session = restored(a.run)
     values = {}
     for text in a.task:
         name, equals, value = text.partition("=")
@@ -186,7 +188,7 @@ def _adapt(a: argparse.Namespace) -> None:
             equals = ""
         if not equals:
             raise ConfigError(f"task is {text!r}; allowed: NAME=NUMBER")
-    found = training.judge(session, tasks=named_tasks(session.family, [values]))
+    found = judge(session, tasks=named_tasks(session.family, [values]))
     if a.json:
         print(json.dumps({"task": values, **found.summary()}))
     else:
@@ -194,12 +196,10 @@ def _adapt(a: argparse.Namespace) -> None:
 
 
 def _report(a: argparse.Namespace) -> None:
-    from .report import write_report
-
-    run, session = training.restored(a.run)
+    run, session = restored(a.run)
     for split in ("test", "ood"):
         if not run.evaluation(split).exists():
-            training.assess(run, session, split)
+            assess(run, session, split)
     write_report(run, session)
     print(run.report)
 

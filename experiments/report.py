@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from metarl import Published, Tasks, __version__, device, run_trial
+from metarl import Published, Tasks, __version__, run_trial
 from metarl.checkpoint import write_atomically
 from metarl.runs import Run
 
-from . import figures, page, training
+from . import figures, page
 from .config import Experiment, build, read, shipped, to_tree
 from .figures import number, svg
 from .page import beside, plural, section, table
+from .session import Session, judge, reseeded
 
 WIDTH = 960  # of the page's column, in pixels
 PATHS = 12  # test tasks whose episodes are drawn
@@ -32,13 +33,13 @@ class Material(NamedTuple):
     """What a report is made of: the run's files, and its trained session to play a little more."""
 
     run: Run
-    session: training.Session
+    session: Session
     test: dict[str, Any]
     ood: dict[str, Any]
     metrics: list[dict[str, Any]]
 
 
-def write_report(run: Run, session: training.Session) -> Path:
+def write_report(run: Run, session: Session) -> Path:
     """Write the report of a run that is trained and evaluated, and say where."""
     test, ood = (json.loads(run.evaluation(split).read_text()) for split in ("test", "ood"))
     material = Material(run, session, test, ood, run.read_metrics())
@@ -149,7 +150,7 @@ def plane(m: Material) -> str:
     if getattr(family, "view", "") != "plane":
         return ""
     protocol = m.session.experiment.evaluation
-    with training.reseeded(m.session.rng, protocol.seed) as rng, device.one_thread():
+    with reseeded(m.session.rng, protocol.seed) as rng:
         tasks = Tasks(*(values[:PATHS] for values in family.sample_tasks(None, "test", rng)))
         trial = run_trial(family, m.session.agent, tasks, protocol.rounds, rng, protocol.greedy_last)
     first, last, goals = trial.rounds[0], trial.rounds[-1], family.goals(tasks).cpu().numpy()
@@ -202,7 +203,7 @@ def by_two_parameters(m: Material) -> str:
         return ""  # a map would cost more than it tells
     places = [p.low + (p.high - p.low) * (np.arange(side) + 0.5) / side for p in space]
     grid = np.stack(np.meshgrid(*places, indexing="ij"), -1).reshape(-1, 2)
-    scores = training.judge(m.session, tasks=tasks_of(m, grid)).scores.reshape(-1, side, side)
+    scores = judge(m.session, tasks=tasks_of(m, grid)).scores.reshape(-1, side, side)
     maps = {figures.legend(k): scores[k] for k in sorted({0, min(1, len(scores) - 1), len(scores) - 1})}
     return section(
         "map",

@@ -25,10 +25,10 @@ Each row is a study: one experiment, meta-trained from several seeds, then evalu
 never saw. The numbers under 0, 1, 2, ... are mean undiscounted returns after so many adaptations, over
 seeds and tasks; higher is better.
 
-In brackets stands the 95 % bootstrap interval of the mean, stratified by task: runs are drawn anew within
-each task, for these very tasks. It takes a run's returns in different tasks as independent. Where one run
-is better than another in all tasks at once, it is too narrow, and the single seeds' means, listed with each
-study, show how far apart runs really are. Of one seed alone the tasks are drawn anew.
+In brackets stands the 95 % interval of the mean over trainings: Student's t from the means of the seeds,
+which are listed with each study. The bootstrap row draws runs anew within each task (stratified), for these
+very tasks; it takes a run's returns in different tasks as independent, and so is narrower. Of one seed
+alone the tasks are drawn anew.
 
 *Published* values are what the source named with each study reports on the same family under its own
 protocol: something to hold the row against, not a paired comparison. The *floor* is what doing nothing
@@ -118,7 +118,8 @@ def rows(study: Study) -> list[list[str]]:
     rounds, known = study["rounds"], study["published"]
     found = [
         ["mean", *map(with_interval, rounds)],
-        ["IQM", *(with_interval(r, "iqm", "iqm_ci95") for r in rounds)],
+        ["mean, stratified bootstrap", *(with_interval(r, "mean", "bootstrap95") for r in rounds)],
+        ["IQM, stratified bootstrap", *(with_interval(r, "iqm", "iqm_ci95") for r in rounds)],
         ["worst 5 % of the tasks", *(number(r["cvar5"]) for r in rounds)],
     ]
     for i, seed in enumerate(study["seeds"]):

@@ -45,12 +45,34 @@ def interval(
     return float(low), float(high)
 
 
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # Student's, 1 to 10 degrees
+
+
+def seed_interval(scores: Array) -> tuple[float, float]:
+    """The 95 % Student t interval of the mean over runs, from the means of S >= 2 runs, scores [S, N].
+
+    A trained run plays every task, so its luck is shared by all of them: unlike the bootstrap within
+    tasks, which takes a run's scores as independent, this says how far another training may fall.
+    """
+    means = scores.mean(1)
+    degrees = len(means) - 1
+    # beyond the table: the first terms of Student's own expansion around the normal quantile
+    t = T_975[degrees - 1] if degrees <= len(T_975) else 1.96 + 2.372 / degrees + 2.822 / degrees**2
+    half = t * means.std(ddof=1) / np.sqrt(len(means))
+    return float(means.mean() - half), float(means.mean() + half)
+
+
 def summary(scores: Array) -> dict[str, Any]:
-    """All of the above for scores [S, N], as plain numbers; the resampling has its own fixed seed."""
+    """All of the above for scores [S, N], as plain numbers; the resampling has its own fixed seed.
+
+    `ci95` is the mean's interval: over runs where there are several, else over tasks.
+    """
+    bootstrap = interval(scores, np.random.default_rng(0))
     return {
         "mean": float(mean(scores)),
         "iqm": float(iqm(scores)),
-        "ci95": list(interval(scores, np.random.default_rng(0))),
+        "ci95": list(seed_interval(scores) if len(scores) > 1 else bootstrap),
+        "bootstrap95": list(bootstrap),
         "iqm_ci95": list(interval(scores, np.random.default_rng(0), iqm)),
         "cvar5": float(cvar(scores)),
     }

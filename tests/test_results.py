@@ -190,7 +190,8 @@ def test_the_page_has_a_row_a_study(copied: Path) -> None:
     assert row["env steps"] == f"{np.mean(found['env_steps']):,.0f}"
     assert [line[0] for line in detail[2:]] == [
         "mean",
-        "IQM",
+        "mean, stratified bootstrap",
+        "IQM, stratified bootstrap",
         "worst 5 % of the tasks",
         "mean of seed 0",
         "mean of seed 1",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import trim_mean
 
-from metarl.statistics import cvar, interval, iqm, mean, summary
+from metarl.statistics import T_975, cvar, interval, iqm, mean, seed_interval, summary
 
 STATISTICS = (mean, iqm, cvar)
 tables = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 30)), elements=st.floats(-1e3, 1e3))
@@ -124,11 +124,14 @@ def test_a_summary_is_its_parts_as_plain_numbers() -> None:
     found = summary(scores)
     assert found == json.loads(json.dumps(found))
     assert (found["mean"], found["iqm"], found["cvar5"]) == (mean(scores), iqm(scores), cvar(scores))
-    assert found["ci95"] == list(interval(scores, rng(0)))
+    assert found["bootstrap95"] == list(interval(scores, rng(0)))
+    assert found["ci95"] == list(seed_interval(scores))
+    assert summary(scores[:1])["ci95"] == list(interval(scores[:1], rng(0)))
     assert found["iqm_ci95"] == list(interval(scores, rng(0), iqm))
     assert found == summary(scores)
 
 
+@pytest.mark.filterwarnings("ignore:random_state is deprecated:FutureWarning")  # of arch, which it calls
 def test_rliable_agrees() -> None:
     library = pytest.importorskip("rliable.library")
     metrics = pytest.importorskip("rliable.metrics")
@@ -144,3 +147,30 @@ def test_rliable_agrees() -> None:
     )
     ours = np.array([interval(scores, rng()), interval(scores, rng(), iqm)]).T
     assert np.abs(ours - bounds["a"]).max() < 0.15 * np.diff(ours, axis=0).min()
+
+
+# --- intervals over runs
+
+
+def test_an_interval_over_seeds_by_hand() -> None:
+    # means 1 and 3: mean 2, standard deviation sqrt 2, standard error 1, t = 12.706 for one degree of freedom
+    low, high = seed_interval(np.array([[0.0, 2.0], [3.0, 3.0]]))
+    assert (low, high) == pytest.approx((2 - 12.706, 2 + 12.706))
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 11, 12, 20, 100])
+def test_an_interval_over_seeds_is_students(runs: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    means = rng(runs).normal(0.0, 2.0, runs)
+    wanted = stats.t.interval(0.95, runs - 1, means.mean(), stats.sem(means))
+    assert seed_interval(means[:, None]) == pytest.approx(wanted, rel=2e-3)
+    assert len(T_975) == 10
+
+
+def test_an_interval_over_seeds_holds_the_truth_when_luck_is_shared_by_all_tasks() -> None:
+    draw, held = rng(1), 0
+    for _ in range(400):
+        scores = 7 + draw.normal(0, 2.0, (5, 1)) + draw.normal(0, 1.0, (5, 40))
+        low, high = seed_interval(scores)
+        held += low <= 7 <= high
+    assert 0.92 <= held / 400 <= 0.98
