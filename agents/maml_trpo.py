@@ -160,6 +160,8 @@ class MamlTrpo(nn.Module):
     def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
         """The loss on the rounds after adaptation, at some meta-parameters."""
         c, steps = self.config, len(batches) - 1
+        if steps < 1:
+            raise ConfigError("rounds is 1 round; allowed: 2 or more, since MAML trains what follows a step")
         credit = c.credit or [0.0] * (steps - 1) + [1.0]
         if len(credit) != steps or not sum(credit):
             raise ConfigError(

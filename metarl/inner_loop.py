@@ -34,15 +34,14 @@ class InnerLoop:
         batches: Sequence[Batch],
         first_order: bool = False,
     ) -> None:
-        self.alpha, self.first_order = alpha, first_order
+        self.alpha, self.steps, self.first_order = alpha, steps, first_order
         self.phi = [start]
         self.losses: list[Derivatives] = []
         self.gradients: list[Tensor] = []
-        self.rates = [step.scale * alpha for step in steps]
-        for step, rate, batch in zip(steps, self.rates, batches, strict=True):
+        for step, batch in zip(steps, batches, strict=True):
             self.losses.append(policy.derivatives(self.phi[-1], batch))
             self.gradients.append(self.losses[-1].gradient())
-            self.phi.append(self.phi[-1] - rate * self.gradients[-1] + step.shift)
+            self.phi.append(self.phi[-1] - step.scale * alpha * self.gradients[-1] + step.shift)
 
     def pushforward(self, d_start: Tensor, d_alpha: Tensor) -> list[Tensor]:
         """The changes of φ_1, φ_2, ..., [n, P] each, along a change of φ_0 [P] and α [P] or [1].
@@ -50,9 +49,9 @@ class InnerLoop:
         u_{k+1} = u_k - c_k α ∘ ∇²L_k u_k - c_k dα ∘ ∇L_k.
         """
         u = [d_start.expand_as(self.phi[0])]
-        for loss, gradient, rate in zip(self.losses, self.gradients, self.rates, strict=True):
-            bent = u[-1] if self.first_order else u[-1] - rate * loss.hvp(u[-1])
-            u.append(bent - rate / self.alpha * d_alpha * gradient)
+        for step, loss, gradient in zip(self.steps, self.losses, self.gradients, strict=True):
+            bent = u[-1] if self.first_order else u[-1] - step.scale * self.alpha * loss.hvp(u[-1])
+            u.append(bent - step.scale * d_alpha * gradient)
         return u[1:]
 
     def pullback(self, w: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -62,9 +61,9 @@ class InnerLoop:
         """
         back, d_alpha = torch.zeros_like(w[-1]), torch.zeros_like(w[-1])
         for k in range(len(w) - 1, -1, -1):
-            back, rate = back + w[k], self.rates[k]
-            d_alpha = d_alpha - rate / self.alpha * self.gradients[k] * back
-            back = back if self.first_order else back - self.losses[k].hvp(rate * back)
+            back, scale = back + w[k], self.steps[k].scale
+            d_alpha = d_alpha - scale * self.gradients[k] * back
+            back = back if self.first_order else back - self.losses[k].hvp(scale * self.alpha * back)
         return back, d_alpha
 
 

@@ -124,23 +124,25 @@ class FunctionalDerivatives:
     def __init__(self, policy: Policy, params: Tensor, batch: Batch) -> None:
         self.policy, self.params, self.batch = policy, params, batch
 
-    def _loss(self, params: Tensor, batch: Batch) -> Tensor:
+    def inner_loss(self, params: Tensor, batch: Batch) -> Tensor:
+        """L(φ) = -Σ_b w_b A_b log π_φ(a_b | s_b) of one task, what adaptation descends."""
         log_prob = self.policy.single(params, batch.obs).log_prob(batch.action)
         return -(batch.weight * batch.advantage * log_prob).sum()
 
-    def _divergence(self, params: Tensor, old: Tensor, batch: Batch) -> Tensor:
+    def divergence(self, params: Tensor, old: Tensor, batch: Batch) -> Tensor:
+        """Σ_b w_b KL(π_old ‖ π_φ)(s_b) of one task, what the trust region bounds."""
         kl = self.policy.single(old, batch.obs).kl(self.policy.single(params, batch.obs))
         return (batch.weight * kl).sum()
 
     def gradient(self) -> Tensor:
         """∇L(φ), [n, P]."""
-        return vmap(grad(self._loss))(self.params, self.batch)
+        return vmap(grad(self.inner_loss))(self.params, self.batch)
 
     def hvp(self, v: Tensor) -> Tensor:
         """∇²L(φ) v, forward over reverse, [n, P]."""
 
         def one(params: Tensor, batch: Batch, v: Tensor) -> Tensor:
-            return jvp(lambda p: grad(self._loss)(p, batch), (params,), (v,))[1]
+            return jvp(lambda p: grad(self.inner_loss)(p, batch), (params,), (v,))[1]
 
         return vmap(one)(self.params, self.batch, v)
 
@@ -148,6 +150,6 @@ class FunctionalDerivatives:
         """F(φ) v, as the Hessian of the divergence, [n, P]."""
 
         def one(params: Tensor, batch: Batch, v: Tensor) -> Tensor:
-            return jvp(lambda p: grad(self._divergence)(p, params, batch), (params,), (v,))[1]
+            return jvp(lambda p: grad(self.divergence)(p, params, batch), (params,), (v,))[1]
 
         return vmap(one)(self.params, self.batch, v)
