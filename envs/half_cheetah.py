@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from metarl import Bounds, Outcome, Published, Split, TaskParameter, Tasks
 
 from .physics import gymnasium_model, simulate
-from .tasks import from_box, from_pool
+from .tasks import from_splits
 
 HEIGHT = 0.7  # of the torso's frame above the floor, in metres, where the root's height is 0
 
@@ -90,10 +90,7 @@ class HalfCheetahVel:
 
     def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
         """From the split's pool or, where it has none, uniform over the trained range."""
-        if split == "train" and split not in self.pools:
-            bounds = torch.tensor([[0.0], [self.fastest]], device=self.device)
-            return from_box(n, bounds[0], bounds[1], split, rng)
-        return from_pool(self.pools.get(split, self.pools["test"]), n, split, rng)
+        return from_splits(self.pools, self.task_space, n, split, rng)
 
     def reset(self, tasks: Tasks, episodes: int, rng: Generator) -> Tensor:
         """All cheetahs near their initial pose, each its own."""
@@ -160,7 +157,7 @@ class HalfCheetahVelMaml2017(HalfCheetahVel):
         Published("MAML", (-129.53, -78.57, -66.62, -60.78), "cbfinn/maml_rl, icml/*.pkl"),
         Published("pretrained", (-158.0, -135.4, -128.5, -133.6), "cbfinn/maml_rl, icml/*.pkl"),
         Published("random init", (-254.8, -254.3, -246.8, -230.8), "cbfinn/maml_rl, icml/*.pkl"),
-        Published("oracle policy", (-54.47,) * 4, "cbfinn/maml_rl, icml/*.pkl"),
+        Published("oracle policy", (-54.47,), "cbfinn/maml_rl, icml/*.pkl"),
     )
 
     def __init__(self, device: torch.device) -> None:

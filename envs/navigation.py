@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from metarl import Bounds, Outcome, Published, Split, TaskParameter, Tasks
 
-from .tasks import beyond, from_box, from_pool
+from .tasks import beyond, from_splits
 
 STEP = 0.1  # length units a step along each axis
 
@@ -64,11 +64,7 @@ class Navigation:
 
     def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
         """From the split's pool or, where it has none, uniform over the trained range."""
-        if split == "train" and split not in self.pools:
-            low = torch.tensor([p.train_low for p in self.task_space], device=self.device)
-            high = torch.tensor([p.train_high for p in self.task_space], device=self.device)
-            return from_box(n, low, high, split, rng)
-        return from_pool(self.pools.get(split, self.pools["test"]), n, split, rng)
+        return from_splits(self.pools, self.task_space, n, split, rng)
 
     def reset(self, tasks: Tasks, episodes: int, rng: Generator) -> Tensor:
         """All points at the origin or, where the convention says so, anywhere in the starting square."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from metarl import SPLITS, ConfigError, Family, Split, TaskError, Tasks, unknown
+from metarl import SPLITS, ConfigError, Family, Split, TaskError, TaskParameter, Tasks, unknown
 
 CONTINUOUS = -1  # the id of a task that belongs to no pool
 
@@ -40,6 +40,18 @@ def from_box(n: int | None, low: Tensor, high: Tensor, split: Split, rng: Genera
         raise ConfigError(f"the {split} split is continuous and has no whole: give a number of tasks")
     u = torch.rand(n, len(low), generator=rng, device=low.device)
     return Tasks(low + (high - low) * u, torch.full((n,), CONTINUOUS, device=low.device))
+
+
+def from_splits(
+    pools: Mapping[str, Tensor], space: Sequence[TaskParameter], n: int | None, split: Split, rng: Generator
+) -> Tasks:
+    """From the split's pool [M, P] or, where training has none, uniform over the trained range."""
+    check_request(n, split)
+    if split in pools:
+        return from_pool(pools[split], n, split, rng)
+    dtype, device = torch.get_default_dtype(), pools["test"].device
+    low, high = torch.tensor([(p.train_low, p.train_high) for p in space], dtype=dtype, device=device).T
+    return from_box(n, low, high, split, rng)
 
 
 def beyond(inner: float, outer: float, n: int, seed: int) -> np.ndarray:
