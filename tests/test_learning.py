@@ -1,4 +1,4 @@
-"""Agents have to learn: the quickstart's recipe clears a bar far above chance in seconds, its goal in a minute."""
+"""Agents have to learn: the quickstart clears a bar far above chance in seconds, its goal in a minute."""
 
 import pytest
 
@@ -10,8 +10,9 @@ def curve(iterations: int, seed: int) -> list[float]:
     """The quickstart's returns on the paper's test goals after 0, 1, 2, 3 steps, under its protocol."""
     experiment = build(override(read("quickstart"), {"seed": str(seed)}))
     session = Session(experiment)
-    how = {"rounds": experiment.rounds, "meta_batch_size": experiment.meta_batch_size}
-    metarl.train(session.family, session.agent, session.rng, iterations=iterations, **how)
+    rounds, tasks = experiment.rounds, experiment.meta_batch_size
+    family, agent, rng = session.family, session.agent, session.rng
+    metarl.train(family, agent, rng, iterations=iterations, rounds=rounds, meta_batch_size=tasks)
     found: list[float] = judge(session).scores.mean(1).tolist()
     return found
 
