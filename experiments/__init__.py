@@ -1,5 +1,6 @@
 """Where families meet agents: command line, configuration, training, report and results."""
 
+from . import progress
 from .cli import main, split_settings
 from .config import Experiment, build, override, read, shipped, to_tree, to_yaml
 from .session import Session, assess, judge, restored
@@ -13,6 +14,7 @@ __all__ = [
     "judge",
     "main",
     "override",
+    "progress",
     "read",
     "restored",
     "resume",

@@ -57,7 +57,8 @@ class TensorBoard:
         if installed and wanted is not False:
             from tensorboardX import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder))
+            # what a killed run wrote beyond its last checkpoint will be written again
+            self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> None:
         """Add one point to each curve."""

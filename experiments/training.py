@@ -60,7 +60,7 @@ def learn(run: Run, session: Session) -> None:
     e, family = session.experiment, session.family
     run.rewind(session.iteration)
     metrics_file = MetricsFile(run.metrics)
-    board = TensorBoard(run.folder / "tensorboard", e.tensorboard, session.iteration)
+    board = TensorBoard(run.folder / "tensorboard", e.tensorboard, session.env_steps)
     before = time.perf_counter() - session.seconds
 
     def save() -> None:
