@@ -15,7 +15,7 @@ from .errors import ConfigError
 
 T = TypeVar("T")
 R = TypeVar("R")
-CACHED_STEPS = 2048  # steps whose activations (64 wide, float32) stay in a second-level cache
+CACHED_STEPS = 4096  # steps whose activations (64 wide, float32) stay in a second-level cache
 
 
 def resolve(device: str | torch.device) -> torch.device:

@@ -6,6 +6,7 @@ it is carried through the forward and the backward pass by the rules of differen
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,11 @@ from torch import Generator, Tensor, nn
 from .policy import LOG_STD_MIN, Batch, Derivatives, Gaussian, Policy
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+# f'(z) g from h = f(z) and g, in one pass
+BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "tanh": torch.ops.aten.tanh_backward,
+    "relu": lambda g, h: torch.ops.aten.threshold_backward(g, h, 0),
+}
 
 
 class GaussianMlp(Policy):
@@ -74,7 +80,7 @@ class GaussianMlp(Policy):
 class GaussianMlpDerivatives:
     """Derivatives at φ [n, P] on a batch of B steps a task; forward and backward activations are kept.
 
-    With h_0 = s, z_l = h_{l-1} W_l + b_l, h_l = f(z_l), μ = z_L, and e_l = ∂L/∂h_l, δ_l = ∂L/∂z_l.
+    With h_0 = s, z_l = h_{l-1} W_l + b_l, h_l = f(z_l), μ = z_L, and δ_l = ∂L/∂z_l.
     """
 
     def __init__(self, policy: GaussianMlp, params: Tensor, batch: Batch) -> None:
@@ -83,31 +89,29 @@ class GaussianMlpDerivatives:
         self.free_std = (log_std > LOG_STD_MIN).to(params.dtype)  # the clamp has no slope below
         self.log_std = log_std.clamp(min=LOG_STD_MIN)
         self.precision = (-2 * self.log_std).exp()  # 1 / σ², [n, 1, A]
-        self.h, self.slope = [batch.obs], list[Tensor]()
+        self.backward = BACKWARD[policy.activation]
+        self.h = [batch.obs]
         for weight, bias in zip(self.weights[:-1], biases[:-1], strict=True):
-            z = torch.baddbmm(bias, self.h[-1], weight)
-            h = z.tanh_() if policy.activation == "tanh" else z.relu_()
-            self.slope.append(1 - h.square() if policy.activation == "tanh" else (h > 0).to(h.dtype))
-            self.h.append(h)
-        self.mean = torch.baddbmm(biases[-1], self.h[-1], self.weights[-1])
+            self.h.append(ACTIVATIONS[policy.activation](torch.baddbmm(bias, self.h[-1], weight)))
+        mean = torch.baddbmm(biases[-1], self.h[-1], self.weights[-1])
         # ∂L/∂μ = -w A (a - μ) / σ²
         self.strength = (batch.weight * batch.advantage).unsqueeze(-1)  # w A, [n, B, 1]
-        self.pull = (batch.action - self.mean) * self.precision  # (a - μ) / σ²
-        self.delta: list[Tensor] = []
-        self.bend: list[
-            Tensor
-        ] = []  # e_l f''(z_l) / f'(z_l), so that its product with R{h_l} is e_l f'' R{z_l}
+        self.pull = (batch.action - mean) * self.precision  # (a - μ) / σ²
 
-    def _backward(self) -> None:
-        if self.delta:
-            return
+    @cached_property
+    def delta(self) -> list[Tensor]:
+        """δ_1, ..., δ_L: δ_l = f'(z_l) ∘ δ_{l+1} W_{l+1}'."""
         delta = [-self.strength * self.pull]
-        for weight, h, slope in zip(self.weights[:0:-1], self.h[:0:-1], self.slope[::-1], strict=True):
-            e = torch.bmm(delta[0], weight.mT)
-            if self.policy.activation == "tanh":
-                self.bend.insert(0, (e * h).mul_(-2))
-            delta.insert(0, e.mul_(slope))
-        self.delta = delta
+        for weight, h in zip(self.weights[:0:-1], self.h[:0:-1], strict=True):
+            delta.insert(0, self.backward(torch.bmm(delta[0], weight.mT), h))
+        return delta
+
+    @cached_property
+    def bend(self) -> list[Tensor]:
+        """δ_l f''(z_l) / f'(z_l): -2 h_l δ_l for tanh, nothing for relu."""
+        if self.policy.activation == "relu":
+            return []
+        return [(h * delta).mul_(-2) for h, delta in zip(self.h[1:], self.delta, strict=False)]
 
     def _collect(self, pairs: list[list[tuple[Tensor, Tensor]]], log_std: Tensor) -> Tensor:
         """Σ h' δ and Σ δ of each layer, and the log_std's derivative, as flat vectors [n, P]."""
@@ -120,52 +124,49 @@ class GaussianMlpDerivatives:
 
     def gradient(self) -> Tensor:
         """∇L(φ), [n, P]; ∂L/∂log σ = -Σ_b w A (z² - 1) with z = (a - μ) / σ."""
-        self._backward()
         z2 = self.pull.square() / self.precision
         log_std = -(self.strength * (z2 - 1)).sum(1, keepdim=True)
         return self._collect([[pair] for pair in zip(self.h, self.delta, strict=True)], log_std)
 
-    def _forward_r(self, v: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
-        """R{h_1..}, R{μ}, and v's weights and log_std: the derivatives of the forward pass along v [n, P]."""
+    def _forward_r(self, v: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+        """R{z_1}, ..., R{μ}; R{h_1}, ...; v's weights and log_std: how the forward pass changes along v."""
         weights, biases, log_std = self.policy.layers(v)
-        r_h: list[Tensor] = []
+        r_z, r_h = list[Tensor](), list[Tensor]()
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            r_z = torch.baddbmm(bias, self.h[layer], weight)
+            r_z.append(torch.baddbmm(bias, self.h[layer], weight))
             if layer:
-                r_z = r_z.baddbmm_(r_h[-1], self.weights[layer])
-            if layer < len(self.slope):
-                r_z.mul_(self.slope[layer])
-            r_h.append(r_z)
-        return r_h[:-1], r_h[-1], weights, log_std * self.free_std
+                r_z[-1].baddbmm_(r_h[-1], self.weights[layer])
+            if layer + 1 < len(self.h):
+                r_h.append(self.backward(r_z[-1], self.h[layer + 1]))
+        return r_z, r_h, weights, log_std * self.free_std
 
     def hvp(self, v: Tensor) -> Tensor:
         """∇²L(φ) v, [n, P]."""
-        self._backward()
-        r_h, r_mean, v_weights, v_log_std = self._forward_r(v)
+        (*r_z, r_mean), r_h, v_weights, v_log_std = self._forward_r(v)
         # R{∂L/∂μ} = w A (R{μ} / σ² + 2 (a - μ) / σ² R{log σ})
         r_delta = (r_mean * self.precision).add_(2 * self.pull * v_log_std).mul_(self.strength)
         # R{∂L/∂log σ} = Σ_b 2 w A ((a - μ) / σ² R{μ} + z² R{log σ})
         z2 = self.pull.square() / self.precision
         log_std = 2 * (self.strength * (self.pull * r_mean + z2 * v_log_std)).sum(1, keepdim=True)
         pairs = [[(self.h[-1], r_delta)]]
-        for layer in range(len(self.slope) - 1, -1, -1):
+        for layer in range(len(r_h) - 1, -1, -1):
             pairs[0].insert(0, (r_h[layer], self.delta[layer + 1]))
             r_e = torch.bmm(r_delta, self.weights[layer + 1].mT)
             r_e = r_e.baddbmm_(self.delta[layer + 1], v_weights[layer + 1].mT)
-            r_delta = r_e.mul_(self.slope[layer])
+            r_delta = self.backward(r_e, self.h[layer + 1])
             if self.bend:
-                r_delta.addcmul_(self.bend[layer], r_h[layer])
+                r_delta.addcmul_(self.bend[layer], r_z[layer])
             pairs.insert(0, [(self.h[layer], r_delta)])
         return self._collect(pairs, log_std)
 
     def fisher(self, v: Tensor) -> Tensor:
         """F(φ) v = Σ_b w_b J_b' diag(1/σ², 2) J_b v with J_b = ∂(μ, log σ)(s_b)/∂φ, [n, P]."""
-        _, r_mean, _, v_log_std = self._forward_r(v)
+        (*_, r_mean), _, _, v_log_std = self._forward_r(v)
         weight = self.batch.weight.unsqueeze(-1)
         delta = r_mean * (weight * self.precision)
         pairs = [[(self.h[-1], delta)]]
-        for layer in range(len(self.slope) - 1, -1, -1):
-            delta = torch.bmm(delta, self.weights[layer + 1].mT).mul_(self.slope[layer])
+        for layer in range(len(self.h) - 2, -1, -1):
+            delta = self.backward(torch.bmm(delta, self.weights[layer + 1].mT), self.h[layer + 1])
             pairs.insert(0, [(self.h[layer], delta)])
         return self._collect(pairs, 2 * weight.sum(1, keepdim=True) * v_log_std)
 

@@ -21,8 +21,8 @@ def test_chunks_cover_all_tasks_once_and_fit_the_cache() -> None:
     for tasks, steps in ((7, 100), (20, 2000), (3, 10**6), (1, 1)):
         places = [i for s in device.chunks(tasks, steps, cpu) for i in range(tasks)[s]]
         assert places == list(range(tasks))
-    assert len(device.chunks(20, 2000, cpu)) == 20
-    assert len(device.chunks(20, 400, cpu)) == 4
+    assert len(device.chunks(20, 2000, cpu)) == 10
+    assert len(device.chunks(20, 400, cpu)) == 2
     assert device.chunks(20, 2000, torch.device("cuda")) == [slice(0, 20)]
 
 
