@@ -15,7 +15,10 @@ def adaptation_table(run: Run, split: str) -> Table:
     """The kept evaluation of a split, a line a round, with the published values beside it."""
     found: dict[str, Any] = json.loads(run.evaluation(split).read_text())
     published = FAMILIES[found["family"]].published[:1] if split == "test" else ()
-    table = Table(title=f"{found['agent']} on {found['family']}, {split} split, {found['tasks']} tasks")
+    title = f"{found['agent']} on {found['family']}, {split} split, {found['tasks']} tasks"
+    if FAMILIES[found["family"]].shared_splits:
+        title += ", the same as in training"
+    table = Table(title=title)
     table.add_column("steps")
     for column in ("return", "95 %", "IQM", "worst 5 %", *(f"{p.name}, published" for p in published)):
         table.add_column(column, justify="right")
