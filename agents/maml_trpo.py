@@ -4,6 +4,7 @@ Minimise over θ (and, with Meta-SGD, α) the mean over tasks i of L_i(φ_i(θ))
 trust-region step whose KL divergence is measured between the adapted policies before and after it.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import gymnasium as gym
@@ -99,6 +100,19 @@ class MamlTrpo(nn.Module):
 
     # --- the agent's side of a trial
 
+    def check_rounds(self, rounds: Sequence[int]) -> None:
+        """There has to be something after an adaptation, and credit for it."""
+        steps, credit = len(rounds) - 1, self.config.credit
+        if steps < 1:
+            raise ConfigError(
+                f"rounds is {[*rounds]}; allowed: 2 or more, as MAML trains what follows a step"
+            )
+        if credit and (len(credit) != steps or not sum(credit)):
+            raise ConfigError(
+                f"agent.credit is {[*credit]}; allowed for {len(rounds)} rounds: none, or a list of {steps}, "
+                "a weight for each round after the first, not all 0"
+            )
+
     def begin(self, tasks: int, episodes: int) -> Belief:
         """All tasks start from the meta-learned parameters θ, with wider noise."""
         return Belief((self.policy.flat + self.widening).expand(tasks, -1), 0)
@@ -160,13 +174,7 @@ class MamlTrpo(nn.Module):
     def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
         """The loss on the rounds after adaptation, at some meta-parameters."""
         c, steps = self.config, len(batches) - 1
-        if steps < 1:
-            raise ConfigError("rounds is 1 round; allowed: 2 or more, since MAML trains what follows a step")
         credit = c.credit or [0.0] * (steps - 1) + [1.0]
-        if len(credit) != steps or not sum(credit):
-            raise ConfigError(
-                f"agent.credit is {credit}; allowed: {steps} weights, one a round after the first"
-            )
         shares = [weight / sum(credit) for weight in credit]
         how = self.inner_steps(steps), batches, shares, self.widening, c.first_order
         return MetaObjective(self.policy, meta, self.alpha, *how)

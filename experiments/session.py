@@ -30,6 +30,7 @@ class Session:
         kind = AGENTS[agent_name(experiment)]
         spaces = self.family.observation_space, self.family.action_space
         self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent)
+        self.agent.check_rounds(experiment.rounds)
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
 
     def state(self) -> dict[str, Any]:

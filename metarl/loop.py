@@ -87,6 +87,7 @@ def train(
     """
     if iterations < 1:
         raise ConfigError(f"iterations is {iterations}; allowed: 1 or more")
+    agent.check_rounds(rounds)
     history = []
     for iteration in range(start, iterations):
         tasks = family.sample_tasks(meta_batch_size, "train", rng)

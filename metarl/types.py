@@ -3,7 +3,7 @@
 Axes stand always in this order: T time, N tasks, E episodes side by side, then features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import gymnasium as gym
@@ -144,6 +144,9 @@ B = TypeVar("B")
 
 class Agent(Protocol[B]):
     """A learner whose knowledge of each task is an explicit value, the belief; also a torch Module."""
+
+    def check_rounds(self, rounds: Sequence[int]) -> None:
+        """Raise ConfigError where it cannot learn from trials with so many episodes in each round."""
 
     def begin(self, tasks: int, episodes: int) -> B:
         """The belief before any data."""

@@ -10,7 +10,7 @@ from metarl.experiments import main, split_settings
 
 TINY = [
     *("--iterations=2", "--meta_batch_size=2", "--rounds=[2,2]"),
-    *("--evaluation.rounds=[2,2,2]", "--agent.hidden=[4]"),
+    *("--evaluation.rounds=[2,2,2]", "--agent.hidden=[4]", "--agent.credit=null"),
 ]
 
 
@@ -138,6 +138,8 @@ BAD = {
     "train quickstart --iterations many": ("iterations is 'many'", "integer"),
     "train quickstart --rounds [20,0]": ("rounds.1 is 0", "greater than 0"),
     "train quickstart --rounds [": ("rounds is '['",),
+    "train quickstart --rounds [20]": ("rounds is [20]", "2 or more"),
+    "train quickstart --rounds [20,20]": ("agent.credit is [1.0, 1.0]", "a list of 1"),
     "train quickstart --agent.activation selu": ("agent.activation is 'selu'", "'tanh' or 'relu'"),
     "train quickstart --device tpu": ("device is 'tpu'", "cpu"),
     "train quickstart --seed": ("--seed needs a value",),

@@ -300,10 +300,21 @@ def test_credit_weighs_the_objectives_that_end_with_each_round() -> None:
     assert relative_error(agent.objective(meta, batches).gradient(), 0.75 * first + 0.25 * second) <= 1e-10
 
 
-def test_credit_has_to_fit_the_rounds() -> None:
-    agent = agent_of(credit=(1.0, 1.0))
-    with pytest.raises(metarl.ConfigError, match=r"agent.credit is \(1.0, 1.0\); allowed: 1 weights"):
-        agent.meta_update(trial_of(agent))
+@pytest.mark.parametrize(
+    ("credit", "rounds", "part"),
+    [
+        (None, [3], r"rounds is \[3\]; allowed: 2 or more"),
+        ((1.0, 1.0), [3, 3], r"agent.credit is \[1.0, 1.0\]; allowed for 2 rounds: none, or a list of 1"),
+        ((0.0, 0.0), [3, 3, 3], "not all 0"),
+    ],
+)
+def test_rounds_and_credit_have_to_fit(
+    credit: tuple[float, ...] | None, rounds: list[int], part: str
+) -> None:
+    family = make("navigation/maml2017")
+    agent = agent_of(credit=credit)
+    with pytest.raises(metarl.ConfigError, match=part):
+        metarl.train(family, agent, agent.rng, iterations=1, rounds=rounds)
 
 
 def test_negative_step_sizes_are_refused() -> None:

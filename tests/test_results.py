@@ -23,6 +23,7 @@ TINY = {
     "rounds": "[2,2]",
     "evaluation.rounds": "[2,2,2]",
     "agent.hidden": "[4]",
+    "agent.credit": "null",
     "checkpoint_every": "1",
     "tensorboard": "false",
 }

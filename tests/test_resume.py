@@ -20,7 +20,12 @@ from metarl.runs import Run
 
 SETTINGS = [
     *("--iterations=12", "--checkpoint_every=3", "--meta_batch_size=3", "--rounds=[3,3]"),
-    *("--evaluation.rounds=[2,2]", "--agent.hidden=[8]", "--agent.learn_inner_lr=true"),
+    *(
+        "--evaluation.rounds=[2,2]",
+        "--agent.hidden=[8]",
+        "--agent.learn_inner_lr=true",
+        "--agent.credit=null",
+    ),
 ]
 CPU = torch.device("cpu")
 
