@@ -139,10 +139,12 @@ class MamlTrpo(nn.Module):
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """One trust-region step on the meta-parameters."""
         c, meta = self.config, self.meta_parameters
-        batches = [self.batch(rollout) for rollout in trial.rounds]
+        played = [(rollout, self.advantages(rollout)) for rollout in trial.rounds]
+        batches = [Batch.of(*r) for r in played]
         now = self.objective(meta, batches)
         gradient, old = now.gradient(), now.policies()
-        sketch = self.sketch(now, trial)
+        every = round(1 / c.curvature_fraction)
+        sketch = now if every == 1 else self.objective(meta, [Batch.of(*r, every) for r in played])
 
         def curvature(v: Tensor) -> Tensor:
             return sketch.fisher(v) + c.damping * v
@@ -163,13 +165,17 @@ class MamlTrpo(nn.Module):
             "inner_lr": self.alpha.mean().item(),
         }
 
-    def batch(self, rollout: Rollout, every: int = 1) -> Batch:
-        """A round's steps with advantages from each task's own baseline, normalised within the task."""
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """A_t of a round, [T, N, E], over each task's own baseline, normalised within the task."""
         c = self.config
         value = linear_baseline(rollout, c.gamma)
         end = torch.zeros_like(value[0])  # the horizon is an end: the baseline knows the time
         advantage = gae(rollout.reward, value, end, rollout.terminated, c.gamma, c.gae_lambda)
-        return Batch.of(rollout, normalised(advantage, rollout.valid), every)
+        return normalised(advantage, rollout.valid)
+
+    def batch(self, rollout: Rollout) -> Batch:
+        """A round's steps with their advantages."""
+        return Batch.of(rollout, self.advantages(rollout))
 
     def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
         """The loss on the rounds after adaptation, at some meta-parameters."""
@@ -178,13 +184,6 @@ class MamlTrpo(nn.Module):
         shares = [weight / sum(credit) for weight in credit]
         how = self.inner_steps(steps), batches, shares, self.widening, c.first_order
         return MetaObjective(self.policy, meta, self.alpha, *how)
-
-    def sketch(self, now: MetaObjective, trial: Trial) -> MetaObjective:
-        """The objective whose curvature is used: the same, on a fraction of the time steps."""
-        every = round(1 / self.config.curvature_fraction)
-        if every == 1:
-            return now
-        return self.objective(self.meta_parameters, [self.batch(r, every) for r in trial.rounds])
 
     def inner_steps(self, steps: int) -> list[InnerStep]:
         """The first `steps` adaptation steps; the first one also takes the wider noise back."""
