@@ -9,11 +9,12 @@ from typing import Annotated, Literal, NamedTuple
 
 import gymnasium as gym
 import torch
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
 from metarl import (
+    STRICT,
     Act,
     Batch,
     ConfigError,
@@ -43,7 +44,7 @@ class Belief(NamedTuple):
 class MamlTrpo(nn.Module):
     """A Gaussian policy whose initial parameters are learned so that a gradient step adapts them."""
 
-    @dataclass(frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+    @dataclass(frozen=True, config=STRICT)
     class Config:
         """Settings, named as in the papers."""
 
@@ -77,8 +78,8 @@ class MamlTrpo(nn.Module):
         """Conjugate gradient iterations."""
         damping: NonNegativeFloat = 1e-5
         """Multiple of the identity that is added to the curvature."""
-        curvature_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-        """Share of the time steps on which the curvature is computed; the gradient uses all."""
+        curvature_fraction: Annotated[float, Field(ge=0.001, le=1)] = 1.0
+        """Share of the time steps, rounded to 1/k, that the curvature is taken on; the gradient uses all."""
 
     def __init__(
         self,
@@ -155,7 +156,8 @@ class MamlTrpo(nn.Module):
         direction, image = conjugate_gradient(curvature, -gradient, c.cg_iterations)
         step = largest_step(direction, image, c.max_kl)
         found = line_search(evaluate, c.max_kl)
-        self.meta_parameters = meta + found.scale * step
+        if found.scale:  # else the step may not even be finite
+            self.meta_parameters = meta + found.scale * step
         return {
             "kl": found.kl,
             "improvement": found.improvement,

@@ -5,6 +5,8 @@ Gymnasium environment a task, a sequential network, torch.autograd through the i
 gradient and twice through the divergence for the curvature products.
 """
 
+import time
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -79,13 +81,16 @@ class Reference:
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph)
         return {k: p - self.inner_lr * g for (k, p), g in zip(params.items(), grads, strict=True)}
 
-    def iteration(self, tasks: np.ndarray, max_kl: float = 0.01) -> float:
-        """One meta-iteration; returns the mean return after the inner step."""
+    def iteration(self, tasks: np.ndarray, max_kl: float = 0.01) -> dict[str, float]:
+        """One meta-iteration; returns its seconds, and those of the update."""
+        begin = time.perf_counter()
         before = [self.play(self.params, list(map(float, task))) for task in tasks]
         adapted = [self.adapt(self.params, r, create_graph=False) for r in before]
         after = [self.play(p, list(map(float, t))) for p, t in zip(adapted, tasks, strict=True)]
+        played = time.perf_counter()
         self.update(before, after, max_kl)
-        return float(np.mean([r.returns.mean() for r in after]))
+        done = time.perf_counter()
+        return {"total": done - begin, "update": done - played}
 
     def update(self, before: list[Rollout], after: list[Rollout], max_kl: float) -> None:
         """The trust-region step, by double backward."""

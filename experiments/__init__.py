@@ -1,6 +1,6 @@
 """Where families meet agents: command line, configuration, training, report and results."""
 
-from . import progress
+from . import config, progress
 from .cli import main, split_settings
 from .config import Experiment, build, override, read, shipped, to_tree, to_yaml
 from .session import Session, assess, judge, restored
@@ -11,6 +11,7 @@ __all__ = [
     "Session",
     "assess",
     "build",
+    "config",
     "judge",
     "main",
     "override",

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from metarl import ConfigError, MetarlError, __version__
+from metarl import SPLITS, ConfigError, MetarlError, __version__
 from metarl.agents import AGENTS
 from metarl.envs import FAMILIES, named_tasks
 
@@ -46,6 +47,12 @@ def guarded(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
         return _say("interrupted; a run continues with: metarl train --resume RUN", STOPPED)
     except MetarlError as error:
         return _say(f"error: {error}", BAD)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(
+            error
+        ):
+            raise
+        return _say("error: out of memory; a smaller meta_batch_size, rounds or agent.hidden may help", BAD)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left
         return OK
@@ -109,6 +116,9 @@ def _parser() -> Parser:
     report.add_argument("run", type=Path, help="a run folder")
     report.set_defaults(act=_report)
 
+    for command in (evaluate, adapt, report):
+        command.add_argument("--device", help="cpu or cuda (default: the run's own)")
+
     listing = commands.add_parser("list", help="families, agents and experiments, a line each")
     listing.add_argument("--json", action="store_true", help="print one JSON object instead")
     listing.set_defaults(act=_list)
@@ -168,17 +178,17 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _evaluate(a: argparse.Namespace) -> None:
-    run, session = restored(a.run)
+    run, session = restored(a.run, a.device)
     assess(run, session, a.split)
     if a.json:
-        found = json.loads(run.evaluation(a.split).read_text())
+        found = json.loads(run.evaluation(a.split).read_text(encoding="utf-8"))
         print(json.dumps({k: v for k, v in found.items() if k not in DETAILS}))
     else:
         Console().print(adaptation_table(run, a.split))
 
 
 def _adapt(a: argparse.Namespace) -> None:
-    _, session = restored(a.run)
+    _, session = restored(a.run, a.device)
     values = {}
     for text in a.task:
         name, equals, value = text.partition("=")
@@ -186,6 +196,8 @@ def _adapt(a: argparse.Namespace) -> None:
             values[name] = float(value)
         except ValueError:
             equals = ""
+        if text.count("=") == 1 and [t.partition("=")[0] for t in a.task].count(name) > 1:
+            raise ConfigError(f"task parameter {name!r} is given twice")
         if not equals:
             raise ConfigError(f"task is {text!r}; allowed: NAME=NUMBER")
     found = judge(session, tasks=named_tasks(session.family, [values]))
@@ -196,12 +208,10 @@ def _adapt(a: argparse.Namespace) -> None:
 
 
 def _report(a: argparse.Namespace) -> None:
-    run, session = restored(a.run)
-    for split in ("test", "ood"):
-        if not run.evaluation(split).exists():
-            assess(run, session, split)
-    write_report(run, session)
-    print(run.report)
+    run, session = restored(a.run, a.device)
+    for split in SPLITS[1:]:
+        assess(run, session, split)  # anew: the agent may have learned since
+    print(write_report(run, session))
 
 
 def _list(a: argparse.Namespace) -> None:

@@ -3,25 +3,26 @@
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import (
-    ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveInt,
     TypeAdapter,
     ValidationError,
 )
 from pydantic.dataclasses import dataclass
 
-from metarl import ConfigError, device, unknown
+from metarl import STRICT, ConfigError, device, unknown
 from metarl.agents import AGENTS
 from metarl.envs import FAMILIES
 
-STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+TENSORBOARD = find_spec("tensorboardX") is not None
+UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # a date that cannot be is a ValueError
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Episodes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
@@ -31,10 +32,18 @@ class EvaluationConfig:
 
     rounds: Episodes = (20, 20, 20, 20)
     """Episodes in each round, with an adaptation between each two."""
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
     """Seed of the evaluation, apart from the training's."""
     greedy_last: bool = False
     """Act without exploration in the last round."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class AgentChoice:
+    """An agent by its registered name, with its checked settings, an instance of its Config."""
+
+    name: str
+    settings: Any
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -43,11 +52,11 @@ class Experiment:
 
     family: str
     """Name of the task family."""
-    agent: Any
+    agent: AgentChoice
     """Name of the agent, and its settings."""
     description: str = ""
     """One line for `metarl list`."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the whole training."""
     device: str = "cpu"
     """Where everything runs: cpu or cuda."""
@@ -79,8 +88,8 @@ def read(source: str | Path) -> dict[str, Any]:
             raise ConfigError(f"{unknown('experiment', str(source), shipped())}; or the path of a YAML file")
         path = shipped()[str(source)]
     try:
-        tree = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UNREADABLE as error:
         raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds a {type(tree).__name__}; allowed: keys and values")
@@ -99,7 +108,7 @@ def override(tree: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]
                 raise ConfigError(f"unknown key {key!r}: {section!r} has no keys of its own")
         try:
             branch[leaf] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except UNREADABLE:
             raise ConfigError(f"{key} is {text!r}, which cannot be read as a value") from None
     return tree
 
@@ -109,15 +118,19 @@ def build(tree: Mapping[str, Any]) -> Experiment:
     agent = tree.get("agent")
     if not isinstance(agent, dict) or "name" not in agent:
         raise ConfigError("agent.name is missing; allowed: " + ", ".join(AGENTS))
-    if agent["name"] not in AGENTS:
-        raise unknown("agent", agent["name"], AGENTS)
+    name = agent["name"]
+    if not isinstance(name, str) or name not in AGENTS:
+        raise unknown("agent", name, AGENTS)
     settings = {key: value for key, value in agent.items() if key != "name"}
-    config = AGENTS[agent["name"]].Config
-    experiment: Experiment = _checked(Experiment, {**tree, "agent": agent["name"]}, "")
+    choice = AgentChoice(name, _checked(AGENTS[name].Config, settings, "agent."))
+    experiment: Experiment = _checked(Experiment, {**tree, "agent": choice}, "")
     if experiment.family not in FAMILIES:
         raise unknown("family", experiment.family, FAMILIES)
+    if experiment.tensorboard and not TENSORBOARD:
+        raise ConfigError(
+            "tensorboard is True, but tensorboardX is missing: pip install metarl-suite[tensorboard]"
+        )
     device.resolve(experiment.device)
-    object.__setattr__(experiment, "agent", _checked(config, settings, "agent."))
     return experiment
 
 
@@ -143,26 +156,30 @@ def described(kind: type, prefix: str = "") -> list[tuple[str, str]]:
     """All dotted keys of a configuration class, each with its meaning and its default."""
     rows = []
     for name, field in kind.__pydantic_fields__.items():  # type: ignore[attr-defined]
-        if hasattr(field.annotation, "__pydantic_fields__"):
-            rows += described(field.annotation, f"{prefix}{name}.")
-        elif name == "agent":
+        if field.annotation is AgentChoice:
             rows.append((f"{prefix}agent.name", field.description))
+        elif hasattr(field.annotation, "__pydantic_fields__"):
+            rows += described(field.annotation, f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else f" [{json.dumps(field.default)}]"
             rows.append((prefix + name, f"{field.description}{default}"))
     return rows
 
 
-def agent_name(experiment: Experiment) -> str:
-    """The registered name of an experiment's agent."""
-    return next(name for name, kind in AGENTS.items() if isinstance(experiment.agent, kind.Config))
-
-
 def to_tree(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain values that `build` takes back."""
     tree: dict[str, Any] = TypeAdapter(Experiment).dump_python(experiment, mode="json")
-    settings = TypeAdapter(type(experiment.agent)).dump_python(experiment.agent, mode="json")
-    return {**tree, "agent": {"name": agent_name(experiment), **settings}}
+    settings = experiment.agent.settings
+    plain = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    return {**tree, "agent": {"name": experiment.agent.name, **plain}}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's leaves by dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -1,7 +1,6 @@
 """What a person watches during training: a progress bar on a terminal, TensorBoard where it is installed."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-
-from metarl import ConfigError
 
 
 class Progress:
@@ -47,18 +44,13 @@ class Progress:
 class TensorBoard:
     """The metrics as TensorBoard events, against environment steps."""
 
-    def __init__(self, folder: Path, wanted: bool | None, start: int) -> None:
-        installed = find_spec("tensorboardX") is not None
-        if wanted and not installed:
-            raise ConfigError(
-                "tensorboard is True, but tensorboardX is missing: pip install metarl-suite[tensorboard]"
-            )
+    def __init__(self, folder: Path, wanted: bool, start: int) -> None:
         self.writer: Any = None
-        if installed and wanted is not False:
+        if wanted:
             from tensorboardX import SummaryWriter
 
             # what a killed run wrote beyond its last checkpoint will be written again
-            self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+            self.writer = SummaryWriter(str(folder), purge_step=start + 1)
 
     def write(self, env_steps: int, metrics: dict[str, float]) -> None:
         """Add one point to each curve."""

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from metarl import Published, Tasks, __version__, run_trial
+from metarl import Published, RunError, Tasks, __version__, run_trial
 from metarl.checkpoint import write_atomically
 from metarl.runs import Run
 
 from . import figures, page
-from .config import Experiment, build, read, shipped, to_tree
+from .config import Experiment, build, flat, read, shipped, to_tree
 from .figures import number, svg
 from .page import beside, plural, section, table
 from .session import Session, judge, reseeded
@@ -41,8 +41,10 @@ class Material(NamedTuple):
 
 def write_report(run: Run, session: Session) -> Path:
     """Write the report of a run that is trained and evaluated, and say where."""
-    test, ood = (json.loads(run.evaluation(split).read_text()) for split in ("test", "ood"))
+    test, ood = (json.loads(run.evaluation(split).read_text(encoding="utf-8")) for split in ("test", "ood"))
     material = Material(run, session, test, ood, run.read_metrics())
+    if not material.metrics:
+        raise RunError(f"{run.metrics} is missing or empty: there is no training to report")
     title = f"{test['agent']} on {test['family']}"
     write_atomically(run.report, page.whole(title, filter(None, (part(material) for part in SECTIONS))))
     return run.report
@@ -95,7 +97,7 @@ def header(m: Material) -> str:
         f"<header>\n<h1>{escape(m.test['agent'])} on {escape(m.test['family'])}</h1>\n"
         f'<p class="quiet">{escape(e.description)}</p>\n<p class="lead">{lead}</p>\n<dl>{listed}'
         f"<dt>command</dt><dd><code>{escape(command(e))}</code></dd></dl>\n<details><summary>all settings "
-        f"(run.yaml)</summary><pre>{escape(m.run.config.read_text())}</pre></details>\n</header>"
+        f"(run.yaml)</summary><pre>{escape(m.run.config.read_text(encoding='utf-8'))}</pre></details>\n</header>"
     )
 
 
@@ -287,11 +289,3 @@ def command(experiment: Experiment) -> str:
             flags = [f"--{key} {shlex.quote(json.dumps(value))}" for key, value in changed.items()]
             found.append(" ".join(["metarl train", name, *flags]))
     return min(found, key=len, default=shortest)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree's leaves by dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 
 from metarl import Published
 from metarl.checkpoint import write_atomically
+from metarl.envs import FAMILIES
 
 from . import figures
 from .cli import OK, Parser, guarded
+from .config import build, to_tree
 from .figures import number
 from .study import RESULTS
 
@@ -61,7 +63,9 @@ def _run(argv: list[str]) -> int:
 def write_results(folder: Path) -> Path:
     """Draw each study of a folder, and write the page about them all next to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    studies = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    studies = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
+    }
     for name, study in studies.items():
         write_atomically(folder / f"{name}.svg", picture(name, study) + "\n")
     parts = [HOW_TO_READ, overview(studies) if studies else EMPTY]
@@ -139,8 +143,15 @@ def notes(study: Study) -> str:
         f"Beyond the trained range: floor {number(beyond['floor'])}, oracle {number(beyond['oracle'])}",
         "Made with " + ", ".join(f"{key} {value}" for key, value in study["versions"].items()),
     ]
+    found.append("Settings other than the agent's defaults: " + changed(study["settings"]["agent"]))
     found += [f"Published values: {known['source']}"] if known else []
     return ". ".join(found) + "."
+
+
+def changed(agent: Mapping[str, Any]) -> str:
+    """The agent's settings that are not its defaults."""
+    default = to_tree(build({"family": next(iter(FAMILIES)), "agent": {"name": agent["name"]}}))["agent"]
+    return ", ".join(f"{k} {json.dumps(v)}" for k, v in agent.items() if v != default.get(k)) or "none"
 
 
 def with_interval(r: Mapping[str, Any], value: str = "mean", interval: str = "ci95") -> str:

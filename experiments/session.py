@@ -1,6 +1,7 @@
 """A session: what an experiment is made of, how far its training has come, and how it is judged."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from metarl.checkpoint import write_atomically
 from metarl.envs import make
 from metarl.runs import Run
 
-from .config import Experiment, agent_name, build, read, to_tree
+from .config import Experiment, build, flat, read, to_tree
 
+# what may differ between a checkpoint and its run: how long it trains, where, and what is seen of it
+FREE = ("iterations", "evaluation", "description", "checkpoint_every", "tensorboard", "device")
 DETAILS = ("params", "scores")  # what evaluation.json holds besides the summary
 
 
@@ -27,10 +30,11 @@ class Session:
         where = device.resolve(experiment.device)
         self.rng: Generator = device.generator(experiment.seed, where)
         self.family: Family = make(experiment.family, where)
-        kind = AGENTS[agent_name(experiment)]
+        kind = AGENTS[experiment.agent.name]
         spaces = self.family.observation_space, self.family.action_space
-        self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent)
+        self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent.settings)
         self.agent.check_rounds(experiment.rounds)
+        self.family.sample_tasks(experiment.meta_batch_size, "train", device.generator(0, where))  # or refuse
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
 
     def state(self) -> dict[str, Any]:
@@ -43,40 +47,46 @@ class Session:
             "agent": self.agent.state_dict(),
         }
 
+    def foreign(self, state: dict[str, Any]) -> str:
+        """What shows that a state belongs to another experiment; nothing where it is ours."""
+        ours, theirs = flat(to_tree(self.experiment)), flat(state.get("experiment", {}))
+        if not {"iteration", "env_steps", "seconds", "rng", "agent", "experiment"} <= state.keys():
+            return "it is not one of a training"
+        for key, value in theirs.items():
+            if key.partition(".")[0] not in FREE and ours.get(key) != value:
+                return f"{key} is {value!r}, the run's is {ours.get(key)!r}"
+        return ""
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back a state; RunError where it belongs to another experiment."""
-        ours, theirs = to_tree(self.experiment), state["experiment"]
-        for key in ("family", "seed"):
-            if ours[key] != theirs[key]:
-                raise RunError(f"the checkpoint's {key} is {theirs[key]!r}, the run's is {ours[key]!r}")
-        for key, value in theirs["agent"].items():  # a setting that is newer than the checkpoint is not there
-            if ours["agent"].get(key) != value:
-                raise RunError(
-                    f"the checkpoint's agent.{key} is {value!r}, the run's is {ours['agent'].get(key)!r}"
-                )
+        """Take back a state that is not foreign."""
+        self.agent.load_state_dict(state["agent"])
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         self.seconds = state["seconds"]
-        self.rng.set_state(state["rng"].cpu())
-        self.agent.load_state_dict(state["agent"])
+        if state["experiment"]["device"].partition(":")[0] == self.family.device.type:
+            self.rng.set_state(state["rng"].cpu())  # on another device it can be judged, not continued
 
 
-def restored(folder: Path) -> tuple[Run, Session]:
-    """A run and its trained session; RunError where it has no checkpoint."""
+def restored(folder: Path, where: str | None = None) -> tuple[Run, Session]:
+    """A run and its trained session, on its own device or on another; RunError where it has no checkpoint."""
     run = Run.open(folder)
-    session = Session(build(read(run.config)))
-    state = run.load(session.family.device)
+    tree = read(run.config)
+    session = Session(build({**tree, "device": where} if where else tree))
+    state = run.load(session.family.device, session.foreign)
     if state is None:
         raise RunError(f"run folder {str(folder)!r} has no checkpoint yet: train it first")
     session.restore(state)
+    if session.iteration < session.experiment.iterations:
+        done = f"{session.iteration} of {session.experiment.iterations} iterations"
+        print(f"metarl: {str(folder)!r} is not fully trained: {done}", file=sys.stderr)
     return run, session
 
 
 def assess(run: Run, session: Session, split: Split) -> Evaluation:
     """Evaluate on a split's whole pool, and keep the result in the run's folder."""
     found = judge(session, split)
-    content = {"agent": agent_name(session.experiment), **found.summary()}
+    content = {"agent": session.experiment.agent.name, **found.summary()}
     details = dict(zip(DETAILS, (found.tasks.params.tolist(), found.scores.tolist()), strict=True))
-    write_atomically(run.evaluation(split), json.dumps({**content, **details}))
+    write_atomically(run.evaluation(split), json.dumps({**content, **details}, allow_nan=False))
     return found
 
 

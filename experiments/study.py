@@ -88,7 +88,7 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
     published = make(experiment.family).published[:1]
     return {
         "family": experiment.family,
-        "agent": config.agent_name(experiment),
+        "agent": experiment.agent.name,
         "experiment": experiment.description,
         "seeds": [e.seed for e in experiments],
         "settings": tree,

@@ -1,5 +1,6 @@
 """Running an experiment: build, train with checkpoints, resume, evaluate, report."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from metarl import RunError, Trial, train
 from metarl.checkpoint import write_atomically
 from metarl.runs import MetricsFile, Run
 
-from .config import Experiment, build, override, read, to_yaml
+from .config import TENSORBOARD, Experiment, build, override, read, to_yaml
 from .progress import Progress, TensorBoard
 from .report import write_report
 from .session import Session, assess
@@ -38,9 +39,15 @@ def resume(folder: Path, changes: dict[str, str]) -> Run:
         if key not in ADAPTABLE:
             raise RunError(f"a resumed run may change {', '.join(ADAPTABLE)} only, not {key}")
     session = Session(build(override(read(run.config), changes)))
-    state = run.load(session.family.device)
+    state = run.load(session.family.device, session.foreign)
     if state:
         session.restore(state)
+        before, now = state["experiment"]["device"], session.experiment.device
+        if before != now:
+            raise RunError(f"device is {now!r}; allowed: {before!r}, on which the run was trained so far")
+    if session.iteration > session.experiment.iterations:
+        wanted, done = session.experiment.iterations, session.iteration
+        raise RunError(f"iterations is {wanted}; allowed: {done} or more, as many as the run has had")
     if changes:
         write_atomically(run.config, to_yaml(session.experiment))
     return proceed(run, session)
@@ -60,7 +67,8 @@ def learn(run: Run, session: Session) -> None:
     e, family = session.experiment, session.family
     run.rewind(session.iteration)
     metrics_file = MetricsFile(run.metrics)
-    board = TensorBoard(run.folder / "tensorboard", e.tensorboard, session.env_steps)
+    wanted = TENSORBOARD if e.tensorboard is None else e.tensorboard
+    board = TensorBoard(run.folder / "tensorboard", wanted, session.env_steps)
     before = time.perf_counter() - session.seconds
 
     def save() -> None:
@@ -71,13 +79,17 @@ def learn(run: Run, session: Session) -> None:
         session.iteration = iteration + 1
         session.env_steps += sum(int(r.valid.sum()) for r in trial.rounds)
         session.seconds = time.perf_counter() - before
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                hint = "the agent diverged, and smaller steps may help, as agent.inner_lr"
+                raise RunError(f"{name} is {value} in iteration {iteration}: {hint}")
         totals = {"env_steps": session.env_steps, "seconds": round(session.seconds, 3)}
         metrics_file.write({"iteration": iteration, **totals, **metrics})
         board.write(session.env_steps, metrics)
         progress.update(session.iteration, metrics)
         if session.iteration % e.checkpoint_every == 0 or session.iteration == e.iterations or stopping():
             save()
-        if stopping() and session.iteration < e.iterations:
+        if stopping():
             raise Interrupted(
                 f"stopped after iteration {session.iteration}; metarl train --resume {run.folder}"
             )

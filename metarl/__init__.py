@@ -9,6 +9,7 @@ from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
 from .loop import collect, opening, run_trial, train
 from .policy import Batch, Derivatives, Gaussian, Policy
 from .returns import discounted_return, gae, linear_baseline, normalised
+from .settings import STRICT
 from .trust_region import conjugate_gradient, largest_step, line_search
 from .types import (
     SPLITS,
@@ -31,6 +32,7 @@ device.keep_freed_memory()
 __version__ = "0.1.0"
 __all__ = [
     "SPLITS",
+    "STRICT",
     "Act",
     "Agent",
     "Batch",

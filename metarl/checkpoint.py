@@ -2,9 +2,7 @@
 
 import io
 import os
-import tempfile
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,16 @@ FORMAT = "metarl-checkpoint-1"
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write to a temporary name, sync, rename: a reader sees the old file or the new one, whole."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -26,8 +26,8 @@ def resolve(device: str | torch.device) -> torch.device:
         raise ConfigError(f"device is {device!r}; allowed: cpu, cuda, cuda:0, ...") from None
     if found.type not in ("cpu", "cuda"):
         raise ConfigError(f"device is {device!r}; allowed: cpu, cuda, cuda:0, ...")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is {device!r}, but this machine has no CUDA device; allowed: cpu")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {device!r}; this machine has {torch.cuda.device_count()} CUDA devices")
     return found
 
 
@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
 
 def keep_freed_memory() -> None:
     """Let glibc reuse freed blocks: fresh pages for each activation cost as much as the arithmetic on it."""
-    with suppress(OSError, AttributeError):  # another C library: no harm
+    with suppress(OSError, AttributeError, TypeError):  # another C library: no harm
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its maximum
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
@@ -78,4 +78,4 @@ def map_tasks(function: Callable[[T], R], chunks: Sequence[T]) -> list[R]:
     """
     if len(chunks) == 1 or workers() == 1:
         return [function(chunk) for chunk in chunks]
-    return list(_pool().map(torch.no_grad()(function), chunks))
+    return list(_pool().map(torch.set_grad_enabled(torch.is_grad_enabled())(function), chunks))

@@ -1,9 +1,10 @@
 """Evaluation: the trial of training, played in held-out tasks and scored round by round."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 
 from . import statistics
@@ -16,15 +17,22 @@ class Evaluation(NamedTuple):
     """The returns of one agent in N tasks after 0, 1, 2, ... adaptations."""
 
     family: str
-    split: Split
+    split: Split | Literal["given"]
     tasks: Tasks
     returns: tuple[Tensor, ...]  # one a round, [N, E_k], undiscounted
     bounds: Bounds
 
     @property
     def scores(self) -> np.ndarray:
-        """Each task's mean return in each round, [R, N]."""
-        return np.stack([r.double().mean(1).cpu().numpy() for r in self.returns])
+        """Each task's mean return in each round, [R, N]; where the agent diverged, the task's floor."""
+        floor = self.bounds.floor.double()
+        means = [r.double().mean(1) for r in self.returns]
+        return np.stack([torch.where(m.isfinite(), m, floor).cpu().numpy() for m in means])
+
+    @property
+    def diverged(self) -> int:
+        """How many tasks' returns are not finite numbers in some round."""
+        return int(torch.stack([~r.isfinite().all(1) for r in self.returns]).any(0).sum())
 
     def summary(self) -> dict[str, Any]:
         """Every round's statistics, with floor, oracle, gain and regret, as plain numbers."""
@@ -35,6 +43,7 @@ class Evaluation(NamedTuple):
             "family": self.family,
             "split": self.split,
             "tasks": len(self.tasks.ids),
+            "diverged": self.diverged,
             "rounds": rounds,
             "floor": floor,
             "oracle": oracle,
@@ -45,9 +54,11 @@ class Evaluation(NamedTuple):
     def __str__(self) -> str:
         """A line a round: what a person wants to see of an adaptation curve."""
         lines = [f"{self.family}, {self.split} split, {len(self.tasks.ids)} tasks"]
-        for k, r in enumerate(self.summary()["rounds"]):
+        summary = self.summary()
+        for k, r in enumerate(summary["rounds"]):
             low, high = r["ci95"]
             lines.append(f"  after {k} adaptations: {r['mean']:9.2f}  [{low:.2f}, {high:.2f}]")
+        lines.append(f"  floor {summary['floor']:.2f}, oracle {summary['oracle']:.2f}")
         return "\n".join(lines)
 
 
@@ -66,7 +77,9 @@ def evaluate(
 
     Nothing is learned across tasks here. Raises ConfigError for an unknown split.
     """
-    tasks = family.sample_tasks(None, split, rng) if tasks is None else tasks
+    named: Split | Literal["given"] = "given"
+    if tasks is None:
+        named, tasks = split, family.sample_tasks(None, split, rng)
     trial = run_trial(family, agent, tasks, rounds, rng, greedy_last)
     returns = tuple(rollout.returns for rollout in trial.rounds)
-    return Evaluation(family.name, split, tasks, returns, family.bounds(tasks))
+    return Evaluation(family.name, named, tasks, returns, family.bounds(tasks))

@@ -57,6 +57,8 @@ def run_trial(
     greedy_last: bool = False,
 ) -> Trial:
     """Play `rounds[k]` episodes of every task in round k, and adapt between each two rounds."""
+    if not rounds or min(rounds) < 1:
+        raise ConfigError(f"rounds is {[*rounds]}; allowed: one or more numbers of episodes, each 1 or more")
     belief, played = agent.begin(len(tasks.ids), rounds[0]), list[Rollout]()
     for k, episodes in enumerate(rounds):
         if played:

@@ -4,6 +4,7 @@
 """
 
 import math
+import threading
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,6 +14,8 @@ from torch.func import functional_call, grad, jvp, vmap
 from .types import Rollout
 
 LOG_STD_MIN = math.log(1e-6)
+# functional_call swaps a module's tensors in place and jvp's level is the process's: threads take turns
+SERIAL = threading.RLock()
 
 
 class Batch(NamedTuple):
@@ -111,7 +114,8 @@ class Policy(nn.Module):
 
     def batched(self, params: Tensor, obs: Tensor) -> Gaussian:
         """The policies of n tasks: flat parameters [n, P], observations [n, B, O]."""
-        return vmap(self.single)(params, obs)
+        with SERIAL:
+            return vmap(self.single)(params, obs)
 
     def derivatives(self, params: Tensor, batch: Batch) -> Derivatives:
         """The derivatives of a batch's losses at parameters [n, P]."""
@@ -119,7 +123,7 @@ class Policy(nn.Module):
 
 
 class FunctionalDerivatives:
-    """Derivatives of any policy, by torch.func."""
+    """Derivatives of any policy, by torch.func; several threads take turns."""
 
     def __init__(self, policy: Policy, params: Tensor, batch: Batch) -> None:
         self.policy, self.params, self.batch = policy, params, batch
@@ -136,7 +140,8 @@ class FunctionalDerivatives:
 
     def gradient(self) -> Tensor:
         """∇L(φ), [n, P]."""
-        return vmap(grad(self.inner_loss))(self.params, self.batch)
+        with SERIAL:
+            return vmap(grad(self.inner_loss))(self.params, self.batch)
 
     def hvp(self, v: Tensor) -> Tensor:
         """∇²L(φ) v, forward over reverse, [n, P]."""
@@ -144,7 +149,8 @@ class FunctionalDerivatives:
         def one(params: Tensor, batch: Batch, v: Tensor) -> Tensor:
             return jvp(lambda p: grad(self.inner_loss)(p, batch), (params,), (v,))[1]
 
-        return vmap(one)(self.params, self.batch, v)
+        with SERIAL:
+            return vmap(one)(self.params, self.batch, v)
 
     def fisher(self, v: Tensor) -> Tensor:
         """F(φ) v, as the Hessian of the divergence, [n, P]."""
@@ -152,4 +158,5 @@ class FunctionalDerivatives:
         def one(params: Tensor, batch: Batch, v: Tensor) -> Tensor:
             return jvp(lambda p: grad(self.divergence)(p, params, batch), (params,), (v,))[1]
 
-        return vmap(one)(self.params, self.batch, v)
+        with SERIAL:
+            return vmap(one)(self.params, self.batch, v)

@@ -23,4 +23,6 @@ def same(a: Iterable[Tensor], b: Iterable[Tensor]) -> bool:
 def global_generators() -> bytes:
     """The states of the generators that belong to nobody; reading them is all that metarl does with them."""
     numpy_state = np.random.get_state()  # noqa: NPY002
-    return pickle.dumps((getstate(), numpy_state, torch.get_rng_state().numpy()))
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    states = [state.numpy() for state in (torch.get_rng_state(), *cuda)]
+    return pickle.dumps((getstate(), numpy_state, states))

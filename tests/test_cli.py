@@ -156,6 +156,19 @@ BAD = {
     "adapt RUN --task goal_x": ("task is 'goal_x'", "NAME=NUMBER"),
     "adapt RUN": ("--task",),
     "train quickstart --out RUN": ("is not empty", "--overwrite"),
+    "adapt RUN --task goal_x=0.3 --task goal_x=0.1 --task goal_y=0": ("'goal_x' is given twice",),
+    "train quickstart --agent.name [maml_trpo]": ("unknown agent ['maml_trpo']",),
+    "train quickstart --description 2026-13-45": ("description is '2026-13-45'",),
+    "train quickstart --seed 99999999999999999999": ("seed is 99999999999999999999",),
+    "train quickstart --evaluation.seed -1": ("evaluation.seed is -1", "greater than or equal to 0"),
+    "train quickstart --agent.inner_lr .inf": ("agent.inner_lr is inf", "finite"),
+    "train quickstart --agent.curvature_fraction 1e-320": ("agent.curvature_fraction",),
+    "train quickstart --family navigation/pearl2019 --meta_batch_size 100": (
+        "number of tasks is 100",
+        "1 to 80",
+    ),
+    "train quickstart --agent.hidden [100000000000]": ("out of memory", "agent.hidden"),
+    "evaluate RUN --device tpu": ("device is 'tpu'", "cpu"),
     "rain": ("invalid choice: 'rain'", "'train'"),
 }
 
@@ -195,6 +208,52 @@ def test_a_bad_file_is_one_line(
     assert part in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_only_a_runs_own_files_are_overwritten(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    again = ["train", str(run / "run.yaml"), "--out", str(out), "--iterations=1", "--overwrite"]
+    assert main(again) == 0
+    assert main(again) == 0, "a run is replaced"
+    (out / "thesis").mkdir()
+    (out / "thesis" / "chapter.tex").write_text("years of work")
+    assert main(again) == 2
+    assert (out / "thesis" / "chapter.tex").exists()
+    (out / "thesis" / "chapter.tex").unlink()
+    (out / "thesis").rmdir()
+    monkeypatch.chdir(out)
+    again[3] = "."
+    assert main(again) == 0, "from inside, too"
+
+
+def test_a_report_is_of_the_agent_as_it_is_now(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(["train", str(run / "run.yaml"), "--out", str(out), "--iterations=1"]) == 0
+    wanted = (out / "evaluation.json").read_text()
+    (out / "evaluation.json").write_text((run / "evaluation.json").read_text())
+    assert wanted != (run / "evaluation.json").read_text()
+    assert main(["report", str(out)]) == 0
+    assert (out / "evaluation.json").read_text() == wanted
+
+
+def test_damaged_metrics_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, part in (("", "missing or empty"), ("rubbish\n", "is damaged")):
+        out = tmp_path / part.split()[0]
+        assert main(["train", str(run / "run.yaml"), "--out", str(out), "--iterations=1"]) == 0
+        (out / "metrics.jsonl").write_text(text)
+        capsys.readouterr()
+        assert main(["report", str(out)]) == 2
+        assert part in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_stops_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "quickstart", "--out", str(out), *TINY, "--agent.inner_lr=1e38"]) == 2
+    error = capsys.readouterr().err
+    assert "in iteration 0: the agent diverged" in error
+    assert error.count("\n") == 1
 
 
 def test_a_folder_that_is_no_run_is_not_overwritten(

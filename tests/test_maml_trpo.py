@@ -25,7 +25,9 @@ SMOOTH = [name for name in SETTINGS if name != "relu"]  # finite differences wou
 
 
 @pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
+def _float64_in_several_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(metarl.device, "CACHED_STEPS", 40)  # one short task each, in two threads
+    monkeypatch.setattr(metarl.device, "workers", lambda: 2)
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -150,6 +152,7 @@ def test_the_hand_written_path_equals_torch_func(name: str) -> None:
     agent, _, batches = prepared(name)
     meta = agent.meta_parameters
     fast, general = agent.objective(meta, batches), functional_objective(agent, meta, batches)
+    assert len(fast.chunks) == 3
     v = torch.randn(len(meta), generator=metarl.generator(1))
     assert relative_error(fast.gradient(), general.gradient()) <= 1e-10
     assert relative_error(fast.fisher(v), general.fisher(v)) <= 1e-10
@@ -320,3 +323,41 @@ def test_rounds_and_credit_have_to_fit(
 def test_negative_step_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="inner_lr"):
         MamlTrpo.Config(inner_lr=-1.0)
+
+
+def test_without_the_hand_written_derivatives_training_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the README promises to whoever deletes them; in two threads, which torch.func cannot share."""
+
+    def updated() -> Tensor:
+        agent = agent_of()
+        trial = trial_of(agent)
+        agent.meta_update(trial)
+        agent.adapt(agent.begin(3, 3), trial.rounds[0])
+        return agent.meta_parameters
+
+    wanted = updated()
+    monkeypatch.delattr(metarl.GaussianMlp, "derivatives")
+    assert relative_error(updated(), wanted) <= 1e-5  # conjugate gradient magnifies rounding
+
+
+def test_a_trial_that_is_not_finite_teaches_nothing_and_destroys_nothing() -> None:
+    agent = agent_of()
+    trial = trial_of(agent)
+    before = agent.meta_parameters
+    trial.rounds[0].reward[3, 0, 0] = torch.nan
+    assert agent.meta_update(trial)["step_scale"] == 0
+    assert torch.equal(agent.meta_parameters, before)
+
+
+def test_tasks_in_which_the_agent_diverges_are_counted_and_score_their_floor() -> None:
+    agent = agent_of()
+    family = make("navigation/maml2017")
+    found = metarl.evaluate(family, agent, metarl.generator(0), rounds=(2, 2))
+    returns = [r.clone() for r in found.returns]
+    returns[1][5, 1] = torch.nan
+    broken = found._replace(returns=tuple(returns))
+    assert (found.diverged, broken.diverged) == (0, 1)
+    assert broken.summary()["diverged"] == 1
+    assert broken.scores[1, 5] == found.bounds.floor[5]
+    same = torch.arange(40) != 5
+    assert (broken.scores[:, same] == found.scores[:, same]).all()

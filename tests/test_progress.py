@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metarl import ConfigError
-from metarl.experiments import progress
+from metarl.experiments import build, config, progress, read
 
 
 def test_nothing_is_written_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +16,7 @@ def test_nothing_is_written_where_nobody_watches(capsys: pytest.CaptureFixture[s
 
 def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
-    board = progress.TensorBoard(tmp_path / "tensorboard", None, 0)
+    board = progress.TensorBoard(tmp_path / "tensorboard", True, 0)
     board.write(400, {"return_1": -3.0, "kl": 0.01})
     board.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -25,14 +25,17 @@ def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
     assert b"kl" in content
 
 
-def test_tensorboard_can_be_left_out_and_is_asked_for_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
     board = progress.TensorBoard(tmp_path / "a", False, 0)
     board.write(1, {"x": 1.0})
     board.close()
     assert not (tmp_path / "a").exists()
-    monkeypatch.setattr(progress, "find_spec", lambda name: None)
-    progress.TensorBoard(tmp_path / "b", None, 0).close()
+
+
+def test_tensorboard_that_is_missing_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "TENSORBOARD", False)
+    tree = read("quickstart")
+    build({**tree, "tensorboard": False})
+    build(tree)
     with pytest.raises(ConfigError, match=r"pip install metarl-suite\[tensorboard\]"):
-        progress.TensorBoard(tmp_path / "c", True, 0)
+        build({**tree, "tensorboard": True})

@@ -117,7 +117,7 @@ def copied(run: Path, to: Path) -> Path:
     return to
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "pickle"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "pickle", "other seed"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     damage: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +135,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         newest.write_bytes(b"")
     elif damage == "foreign":
         torch.save({"weights": torch.zeros(3)}, newest)
+    elif damage == "other seed":
+        state["experiment"]["seed"] = 7
+        torch.save(state, newest)
     else:
         torch.save(random.Random(0), newest)
     assert main(["train", "--resume", str(out)]) == 0
@@ -151,7 +154,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_one_clear_error(
     for path in (out / "checkpoints").glob("*.pt"):
         path.write_bytes(b"rubbish")
     assert main(["evaluate", str(out)]) == 2
-    assert "can be read" in capsys.readouterr().err.splitlines()[-1]
+    assert "can be used" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_checkpoint_of_another_run_is_refused(
@@ -162,6 +165,33 @@ def test_a_checkpoint_of_another_run_is_refused(
     (out / "run.yaml").write_text(text.replace("inner_lr: 0.5", "inner_lr: 0.4"))
     assert main(["evaluate", str(out)]) == 2
     assert "agent.inner_lr is 0.5, the run's is 0.4" in capsys.readouterr().err
+    (out / "run.yaml").write_text(text.replace("meta_batch_size: 3", "meta_batch_size: 4"))
+    assert main(["train", "--resume", str(out)]) == 2
+    assert "meta_batch_size is 3, the run's is 4" in capsys.readouterr().err
+
+
+def test_a_run_cannot_be_given_fewer_iterations_than_it_has_had(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = copied(whole, tmp_path / "run")
+    assert main(["train", "--resume", str(out), "--iterations", "5"]) == 2
+    assert "iterations is 5; allowed: 12 or more" in capsys.readouterr().err
+    assert_same(whole, out)
+
+
+def test_a_run_from_another_device_can_be_judged_and_not_continued(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = copied(whole, tmp_path / "run")
+    for path in (out / "checkpoints").glob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        state["experiment"]["device"] = "cuda"
+        state["rng"] = torch.zeros(16, dtype=torch.uint8)  # a CUDA generator's state has another size
+        torch.save(state, path)
+    assert main(["evaluate", str(out), "--device", "cpu"]) == 0
+    assert (out / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
+    assert main(["train", "--resume", str(out)]) == 2
+    assert "device is 'cpu'; allowed: 'cuda'" in capsys.readouterr().err
 
 
 def test_loading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
