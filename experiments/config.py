@@ -127,9 +127,7 @@ def build(tree: Mapping[str, Any]) -> Experiment:
     if experiment.family not in FAMILIES:
         raise unknown("family", experiment.family, FAMILIES)
     if experiment.tensorboard and not TENSORBOARD:
-        raise ConfigError(
-            "tensorboard is True, but tensorboardX is missing: pip install metarl-suite[tensorboard]"
-        )
+        raise ConfigError("tensorboard is True, but tensorboardX is missing: pip install tensorboardX")
     device.resolve(experiment.device)
     return experiment
 

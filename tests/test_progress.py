@@ -37,5 +37,5 @@ def test_tensorboard_that_is_missing_is_asked_for_by_name(monkeypatch: pytest.Mo
     tree = read("quickstart")
     build({**tree, "tensorboard": False})
     build(tree)
-    with pytest.raises(ConfigError, match=r"pip install metarl-suite\[tensorboard\]"):
+    with pytest.raises(ConfigError, match=r"pip install tensorboardX"):
         build({**tree, "tensorboard": True})
