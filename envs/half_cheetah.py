@@ -4,6 +4,7 @@ r = -|v - v_goal| - 0.05 ‖a‖², with torques a in [-1, 1]⁶, 200 steps and 
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import gymnasium as gym
 import mujoco
@@ -48,7 +49,7 @@ class CentreOfMass:
         return place + arms.sum(-1), velocity + 1j * (omega * arms).sum(-1)
 
 
-class HalfCheetahVel:
+class HalfCheetahVel(ABC):
     """The goal-velocity families. Physics runs on the CPU, in float64; only what leaves it is rounded."""
 
     horizon = 200
@@ -73,16 +74,17 @@ class HalfCheetahVel:
         self.pools = {split: pool.to(torch.get_default_dtype()) for split, pool in pools.items()}
         self._physics = simulate(self.model, 1)
 
+    @abstractmethod
     def _pools(self) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """The fixed pools, by split, [M] or [M, P]."""
 
+    @abstractmethod
     def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
         """Positions and velocities to begin with, [n, 9] each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _measure(self, before: Tensor) -> tuple[Tensor, Tensor]:
         """The place that the observation tells, [n, 3], and the velocity, [n]; before: the root's last x."""
-        raise NotImplementedError
 
     def _beyond(self, n: int) -> np.ndarray:
         """n goal velocities above all trained ones, evenly spaced up to the fastest that is accepted."""

@@ -4,6 +4,7 @@ The policy acts in [-1, 1]², and a step moves the point by at most 0.1 along ea
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +28,7 @@ def sparse_reward(distance: Tensor, radius: float = 0.2) -> Tensor:
     return (1 - distance) * (distance <= radius)
 
 
-class Navigation:
+class Navigation(ABC):
     """The dense families: the reward is minus the distance to a goal (x, y)."""
 
     horizon: int = 100
@@ -55,8 +56,9 @@ class Navigation:
         sides = (-self.reach, self.reach, -self.extent, self.extent)
         return TaskParameter("goal_x", "units", *sides), TaskParameter("goal_y", "units", *sides)
 
+    @abstractmethod
     def _pools(self) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """The fixed pools, by split, [M] or [M, P]."""
 
     def goals(self, tasks: Tasks) -> Tensor:
         """The goal of each task on the plane, [N, 2]."""
