@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 OUT    ?= runs/quickstart
-export OMP_NUM_THREADS ?= 1 # small tensors lose to thread traffic; the update has its own pool
+# small tensors lose to thread traffic; the update has its own pool
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup test lint check fix quickstart bench results wheel clean
 

@@ -11,12 +11,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from metarl import SPLITS, ConfigError, MetarlError, __version__
+from metarl import ConfigError, MetarlError, __version__
 from metarl.agents import AGENTS
 from metarl.envs import FAMILIES, named_tasks
 
 from . import config, training
-from .report import write_report
 from .session import DETAILS, assess, judge, restored
 from .tables import adaptation_table, adapted_task
 
@@ -48,9 +47,8 @@ def guarded(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
     except MetarlError as error:
         return _say(f"error: {error}", BAD)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(
-            error
-        ):
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not full and "allocate memory" not in str(error):
             raise
         return _say("error: out of memory; a smaller meta_batch_size, rounds or agent.hidden may help", BAD)
     except BrokenPipeError:
@@ -189,17 +187,15 @@ def _evaluate(a: argparse.Namespace) -> None:
 
 def _adapt(a: argparse.Namespace) -> None:
     _, session = restored(a.run, a.device)
-    values = {}
+    values = dict[str, float]()
     for text in a.task:
-        name, equals, value = text.partition("=")
+        name, _, value = text.partition("=")
+        if name in values:
+            raise ConfigError(f"task parameter {name!r} is given twice")
         try:
             values[name] = float(value)
         except ValueError:
-            equals = ""
-        if text.count("=") == 1 and [t.partition("=")[0] for t in a.task].count(name) > 1:
-            raise ConfigError(f"task parameter {name!r} is given twice")
-        if not equals:
-            raise ConfigError(f"task is {text!r}; allowed: NAME=NUMBER")
+            raise ConfigError(f"task is {text!r}; allowed: NAME=NUMBER") from None
     found = judge(session, tasks=named_tasks(session.family, [values]))
     if a.json:
         print(json.dumps({"task": values, **found.summary()}))
@@ -209,9 +205,7 @@ def _adapt(a: argparse.Namespace) -> None:
 
 def _report(a: argparse.Namespace) -> None:
     run, session = restored(a.run, a.device)
-    for split in SPLITS[1:]:
-        assess(run, session, split)  # anew: the agent may have learned since
-    print(write_report(run, session))
+    print(training.conclude(run, session))  # evaluated anew: the agent may have learned since
 
 
 def _list(a: argparse.Namespace) -> None:

@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    Field,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from metarl import STRICT, ConfigError, device, unknown

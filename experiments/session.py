@@ -49,9 +49,9 @@ class Session:
 
     def foreign(self, state: dict[str, Any]) -> str:
         """What shows that a state belongs to another experiment; nothing where it is ours."""
-        ours, theirs = flat(to_tree(self.experiment)), flat(state.get("experiment", {}))
-        if not {"iteration", "env_steps", "seconds", "rng", "agent", "experiment"} <= state.keys():
+        if not {"iteration", *self.state()} <= state.keys():
             return "it is not one of a training"
+        ours, theirs = flat(to_tree(self.experiment)), flat(state["experiment"])
         for key, value in theirs.items():
             if key.partition(".")[0] not in FREE and ours.get(key) != value:
                 return f"{key} is {value!r}, the run's is {ours.get(key)!r}"

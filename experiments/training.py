@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from metarl import RunError, Trial, train
+from metarl import SPLITS, RunError, Trial, train
 from metarl.checkpoint import write_atomically
 from metarl.runs import MetricsFile, Run
 
@@ -56,10 +56,15 @@ def resume(folder: Path, changes: dict[str, str]) -> Run:
 def proceed(run: Run, session: Session) -> Run:
     """Train from where the session stands to its last iteration, then evaluate and report."""
     learn(run, session)
-    for split in ("test", "ood"):
-        assess(run, session, split)
-    write_report(run, session)
+    conclude(run, session)
     return run
+
+
+def conclude(run: Run, session: Session) -> Path:
+    """Evaluate on all tasks that training never saw, write the report, and say where it is."""
+    for split in SPLITS[1:]:
+        assess(run, session, split)
+    return write_report(run, session)
 
 
 def learn(run: Run, session: Session) -> None:
@@ -94,10 +99,7 @@ def learn(run: Run, session: Session) -> None:
                 f"stopped after iteration {session.iteration}; metarl train --resume {run.folder}"
             )
 
-    with (
-        interruptible() as stopping,
-        Progress(e.iterations, session.iteration) as progress,
-    ):
+    with interruptible() as stopping, Progress(e.iterations, session.iteration) as progress:
         try:
             train(
                 family,

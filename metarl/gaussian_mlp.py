@@ -87,8 +87,7 @@ class GaussianMlpDerivatives:
         self.policy, self.batch = policy, batch
         self.weights, biases, log_std = policy.layers(params)
         self.free_std = (log_std > LOG_STD_MIN).to(params.dtype)  # the clamp has no slope below
-        self.log_std = log_std.clamp(min=LOG_STD_MIN)
-        self.precision = (-2 * self.log_std).exp()  # 1 / σ², [n, 1, A]
+        self.precision = (-2 * log_std.clamp(min=LOG_STD_MIN)).exp()  # 1 / σ², [n, 1, A]
         self.backward = BACKWARD[policy.activation]
         self.h = [batch.obs]
         for weight, bias in zip(self.weights[:-1], biases[:-1], strict=True):
