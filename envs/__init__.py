@@ -4,9 +4,20 @@ import torch
 
 from metarl import Family, device, unknown
 
+from .ant import AntDir2dPromp2019, AntDirPearl2019, AntGoalPearl2019, AntVelMaml2017
 from .check import check_family
 from .gymnasium_view import GymnasiumView, gymnasium_id, register
-from .half_cheetah import HalfCheetahVelMaml2017, HalfCheetahVelPearl2019
+from .half_cheetah import (
+    HalfCheetahDirMaml2017,
+    HalfCheetahDirPearl2019,
+    HalfCheetahVelAmago2024,
+    HalfCheetahVelMaml2017,
+    HalfCheetahVelPearl2019,
+    HalfCheetahVelPromp2019,
+    HalfCheetahVelRobust2023,
+    HalfCheetahVelVaribad2020,
+)
+from .humanoid import HumanoidDirPearl2019
 from .navigation import (
     NavigationMaml2017,
     NavigationPearl2019,
@@ -14,7 +25,10 @@ from .navigation import (
     SparseNavigationVaribad2020,
 )
 from .physics import Physics, gymnasium_model, simulate
+from .random_bodies import HopperParams, Walker2dParams
+from .rendering import Painter, Picture, painter, poses, steps_per_second
 from .tasks import beyond, from_box, from_pool, named_tasks
+from .vector_view import VectorView
 
 FAMILIES = {
     family.name: family
@@ -25,6 +39,19 @@ FAMILIES = {
         SparseNavigationVaribad2020,
         HalfCheetahVelMaml2017,
         HalfCheetahVelPearl2019,
+        HalfCheetahVelPromp2019,
+        HalfCheetahVelVaribad2020,
+        HalfCheetahVelRobust2023,
+        HalfCheetahVelAmago2024,
+        HalfCheetahDirMaml2017,
+        HalfCheetahDirPearl2019,
+        AntVelMaml2017,
+        AntDirPearl2019,
+        AntDir2dPromp2019,
+        AntGoalPearl2019,
+        HumanoidDirPearl2019,
+        HopperParams,
+        Walker2dParams,
     )
 }
 
@@ -41,7 +68,10 @@ register(FAMILIES)
 __all__ = [
     "FAMILIES",
     "GymnasiumView",
+    "Painter",
     "Physics",
+    "Picture",
+    "VectorView",
     "beyond",
     "check_family",
     "from_box",
@@ -50,5 +80,8 @@ __all__ = [
     "gymnasium_model",
     "make",
     "named_tasks",
+    "painter",
+    "poses",
     "simulate",
+    "steps_per_second",
 ]

@@ -1,23 +1,23 @@
-"""Half-cheetahs that are not told how fast to run, after two published conventions.
+"""Half-cheetahs that are not told how fast, or which way, to run, after the published conventions.
 
-r = -|v - v_goal| - 0.05 ‖a‖², with torques a in [-1, 1]⁶, 200 steps and no termination.
+r = -|v - v_goal| - 0.05 ‖u‖², or ±v - 0.05 ‖u‖², with torques u in [-1, 1]⁶ and no termination.
 """
 
-import math
-from abc import ABC, abstractmethod
-
-import gymnasium as gym
 import mujoco
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from metarl import Bounds, Outcome, Published, Split, TaskParameter, Tasks
+from metarl import Published
 
-from .physics import gymnasium_model, simulate
-from .tasks import from_splits
+from .locomotion import Direction, GoalVelocity, Locomotion
 
 HEIGHT = 0.7  # of the torso's frame above the floor, in metres, where the root's height is 0
+
+
+def uniform(seed: int, n: int, high: float) -> np.ndarray:
+    """n numbers between 0 and `high` as numpy draws them after numpy.random.seed, [n, 1]."""
+    return np.random.RandomState(seed).uniform(0.0, high, (n, 1))
 
 
 class CentreOfMass:
@@ -28,7 +28,8 @@ class CentreOfMass:
     own mass, at c_b, and the subtrees that hang on it, at o_child, contribute in b's frame.
     """
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    def __init__(self, model: mujoco.MjModel, state: Tensor) -> None:
+        """For a model whose state has the dtype and the device of `state`."""
         bodies = range(1, model.nbody)
         chain = np.eye(model.nbody)  # [j, b] = 1 where body j is b or one of its ancestors
         moment = model.body_mass[:, None] * model.body_ipos
@@ -37,8 +38,8 @@ class CentreOfMass:
             chain[:, b] += chain[:, parent]
             moment[parent] += model.body_subtreemass[b] * model.body_pos[b]
         arms = moment[1:] / model.body_subtreemass[1]
-        self.chain = torch.from_numpy(chain[1:, 1:])  # [B, B]
-        self.arms = torch.from_numpy(arms[:, 0] - 1j * arms[:, 2])  # [B]
+        self.chain = torch.from_numpy(chain[1:, 1:]).to(state)  # [B, B]
+        self.arms = torch.complex(*(torch.from_numpy(x.copy()).to(state) for x in (arms[:, 0], -arms[:, 2])))
 
     def __call__(self, qpos: Tensor, qvel: Tensor) -> tuple[Tensor, Tensor]:
         """Its place and its velocity in the plane, complex, [n] each; qpos and qvel are [n, 2 + B]."""
@@ -49,158 +50,160 @@ class CentreOfMass:
         return place + arms.sum(-1), velocity + 1j * (omega * arms).sum(-1)
 
 
-class HalfCheetahVel(ABC):
-    """The goal-velocity families. Physics runs on the CPU, in float64; only what leaves it is rounded."""
+class HalfCheetah(Locomotion):
+    """OpenAI Gym's half-cheetah: a step lasts 0.05 s, and the velocity is how far the root went in it."""
 
-    horizon = 200
-    substeps: int  # of 0.01 s a step
-    fastest: float  # goal velocity in training, from 0
-    reach: float  # goal velocity that is accepted
-    shared_splits = False
-    published: tuple[Published, ...] = ()
-    view = "velocity"  # how a report draws an episode: velocity over time, beside the goal
+    file = "half_cheetah.xml"
+    substeps = 5
+    control_cost = 0.05
 
-    name: str
-    summary: str
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.model = gymnasium_model("half_cheetah.xml")
-        self.observation_space = gym.spaces.Box(-math.inf, math.inf, (20,))
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (6,))
-        velocity = TaskParameter("velocity", "m/s", 0.0, self.reach, 0.0, self.fastest)
-        self.task_space: tuple[TaskParameter, ...] = (velocity,)
-        pools = {split: torch.tensor(pool[:, None], device=device) for split, pool in self._pools().items()}
-        self.pools = {split: pool.to(torch.get_default_dtype()) for split, pool in pools.items()}
-        self._physics = simulate(self.model, 1)
-
-    @abstractmethod
-    def _pools(self) -> dict[str, np.ndarray]:
-        """The fixed pools, by split, [M] or [M, P]."""
-
-    @abstractmethod
     def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
-        """Positions and velocities to begin with, [n, 9] each."""
+        u = torch.rand(n, 9, generator=rng, device=self.device)
+        return 0.2 * u - 0.1, 0.1 * torch.randn(n, 9, generator=rng, device=self.device)
 
-    @abstractmethod
-    def _measure(self, before: Tensor) -> tuple[Tensor, Tensor]:
-        """The place that the observation tells, [n, 3], and the velocity, [n]; before: the root's last x."""
+    def _position(self) -> Tensor:
+        return self._physics.qpos[:, :1]
 
-    def _beyond(self, n: int) -> np.ndarray:
-        """n goal velocities above all trained ones, evenly spaced up to the fastest that is accepted."""
-        return np.linspace(self.fastest, self.reach, n + 1)[1:]
-
-    def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
-        """From the split's pool or, where it has none, uniform over the trained range."""
-        return from_splits(self.pools, self.task_space, n, split, rng)
-
-    def reset(self, tasks: Tasks, episodes: int, rng: Generator) -> Tensor:
-        """All cheetahs near their initial pose, each its own."""
-        self._shape = len(tasks.ids), episodes
-        n = math.prod(self._shape)
-        if n != self._physics.n:
-            self._physics = simulate(self.model, n)
-        state = self._physics.qpos
-        self._goal = tasks.params.to(state)  # [N, 1]
-        self._time = 0
-        qpos, qvel = self._start(n, rng)
-        self._physics.reset(qpos.to(state), qvel.to(state))
-        return self._observe(self._measure(state[:, 0])[0])
-
-    def step(self, action: Tensor) -> Outcome:
-        """Hold the torques for one step, then compare the velocity with the goal."""
-        state = self._physics.qpos
-        before = state[:, 0].clone()
-        torque = action.detach().flatten(0, 1).to(state).clamp(-1, 1)
-        diverged = self._physics.step(torque, self.substeps).view(self._shape)
-        self._time += 1
-        torso, velocity = self._measure(before)
-        cost = 0.05 * torque.square().sum(-1)
-        reward = -(velocity.view(self._shape) - self._goal).abs() - cost.view(self._shape)
-        # What breaks the simulation stands still for the rest, lest a policy that does look perfect.
-        reward = torch.where(diverged, (self._time - 1 - self.horizon) * self._goal, reward)
-        reward = self._leave(reward)
-        return Outcome(self._observe(torso), reward, diverged.to(self.device), torch.zeros_like(reward))
-
-    def _observe(self, torso: Tensor) -> Tensor:
-        """Positions but the root's x, velocities and the torso's place, [N, E, 20]."""
-        obs = torch.cat([self._physics.qpos[:, 1:], self._physics.qvel, torso], -1)
-        return self._leave(obs.unflatten(0, self._shape))
-
-    def _leave(self, x: Tensor) -> Tensor:
-        return x.to(self.device, torch.get_default_dtype())
-
-    def bounds(self, tasks: Tasks) -> Bounds:
-        """Floor: stand still, -H v_goal. Oracle: 0, which no return can pass as no reward is positive.
-
-        It is a bound that nothing reaches: a cheetah starts at rest and pays for torque. What a trained
-        policy that knows the task earns stands, where it was published, in `published`.
-        """
-        still = -self.horizon * tasks.params[:, 0]
-        return Bounds(still, torch.zeros_like(still))
+    def _observe(self) -> Tensor:
+        """Positions but the root's x, and velocities, [n, 17]."""
+        return torch.cat([self._physics.qpos[:, 1:], self._physics.qvel], -1)
 
 
-class HalfCheetahVelMaml2017(HalfCheetahVel):
-    """Finn et al. 2017: HalfCheetahEnvRand of cbfinn/maml_rl with its `normalize` wrapper, on rllab.
+class HalfCheetahWithTorso(HalfCheetah):
+    """The same, which also observes where the torso's frame is, its absolute x included: [n, 20].
 
-    A step lasts 0.01 s; velocity and place are the centre of mass's, after the step (rllab calls
-    mj_forward). It runs on Gymnasium's XML, not on rllab's: the two differ in a camera alone, but
+    As with mujoco-py, which calls no mj_forward after a step, that place is one substep (0.01 s) old.
+    """
+
+    def _observe(self) -> Tensor:
+        qpos, qvel = self._physics.qpos, self._physics.qvel
+        since = self.model.opt.timestep * (self._time > 0)
+        x, z = (qpos[:, :2] - since[:, None] * qvel[:, :2]).unbind(-1)
+        return torch.cat([super()._observe(), torch.stack([x, torch.zeros_like(x), z + HEIGHT], -1)], -1)
+
+
+class HalfCheetahOfRllab(HalfCheetah):
+    """rllab's half-cheetah: a step lasts 0.01 s; velocity and place are the centre of mass's, after the step.
+
+    rllab calls mj_forward. It runs on Gymnasium's XML, not on rllab's: the two differ in a camera alone, but
     rllab's MuJoCo was 1.31, so that the published returns are not those of the very same contacts.
     """
+
+    substeps = 1
+
+    def _prepare(self, tasks: int, episodes: int) -> None:
+        super()._prepare(tasks, episodes)
+        self._centre = CentreOfMass(self.model, self._physics.qpos)
+
+    def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(2, n, 9, generator=rng, device=self.device)
+        return 0.01 * noise[0], 0.1 * noise[1]
+
+    def _velocity(self, before: Tensor) -> Tensor:
+        self._place, velocity = self._centre(self._physics.qpos, self._physics.qvel)
+        return velocity.real[:, None]
+
+    def _observe(self) -> Tensor:
+        """Positions but the root's x, velocities and the centre of mass, [n, 20]."""
+        x, z = self._place.real, -self._place.imag
+        return torch.cat([super()._observe(), torch.stack([x, torch.zeros_like(x), z], -1)], -1)
+
+
+class HalfCheetahVelMaml2017(GoalVelocity, HalfCheetahOfRllab):
+    """Finn et al. 2017: HalfCheetahEnvRand of cbfinn/maml_rl, with its `normalize` wrapper."""
 
     name = "half-cheetah-vel/maml2017"
     summary = (
         "half-cheetah at a velocity in [0, 2] m/s, 200 steps of 0.01 s, Gymnasium's XML (Finn et al. 2017)"
     )
-    substeps = 1
-    fastest = 2.0
-    reach = 4.0
-    published: tuple[Published, ...] = (
+    fastest, accepted = 2.0, 4.0
+    published = (
         Published("MAML", (-129.53, -78.57, -66.62, -60.78), "cbfinn/maml_rl, icml/*.pkl"),
         Published("pretrained", (-158.0, -135.4, -128.5, -133.6), "cbfinn/maml_rl, icml/*.pkl"),
         Published("random init", (-254.8, -254.3, -246.8, -230.8), "cbfinn/maml_rl, icml/*.pkl"),
         Published("oracle policy", (-54.47,), "cbfinn/maml_rl, icml/*.pkl"),
     )
 
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self._centre = CentreOfMass(self.model)
-
     def _pools(self) -> dict[str, np.ndarray]:
-        return {"test": np.random.RandomState(1).uniform(0.0, 2.0, 40), "ood": self._beyond(40)}
-
-    def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(2, n, 9, generator=rng, device=self.device)
-        return 0.01 * noise[0], 0.1 * noise[1]
-
-    def _measure(self, before: Tensor) -> tuple[Tensor, Tensor]:
-        place, velocity = self._centre(self._physics.qpos, self._physics.qvel)
-        return torch.stack([place.real, torch.zeros_like(place.real), -place.imag], -1), velocity.real
+        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
 
 
-class HalfCheetahVelPearl2019(HalfCheetahVel):
-    """Rakelly et al. 2019: cheetah-vel of katerakelly/oyster, on OpenAI Gym.
-
-    A step lasts 0.05 s, the velocity is how far the root went in it, and the place is the torso's frame.
-    As with mujoco-py, which calls no mj_forward after a step, that place is one substep (0.01 s) old.
-    """
+class HalfCheetahVelPearl2019(GoalVelocity, HalfCheetahWithTorso):
+    """Rakelly et al. 2019: cheetah-vel of katerakelly/oyster."""
 
     name = "half-cheetah-vel/pearl2019"
     summary = "half-cheetah at a velocity in [0, 3] m/s, 200 steps of 0.05 s (Rakelly et al. 2019)"
-    substeps = 5
-    fastest = 3.0
-    reach = 5.0
+    fastest, accepted = 3.0, 5.0
 
     def _pools(self) -> dict[str, np.ndarray]:
-        velocities = np.random.RandomState(1337).uniform(0.0, 3.0, 130)
+        velocities = uniform(1337, 130, self.fastest)
         return {"train": velocities[:100], "test": velocities[100:], "ood": self._beyond(30)}
 
-    def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
-        u = torch.rand(n, 9, generator=rng, device=self.device)
-        return 0.2 * u - 0.1, 0.1 * torch.randn(n, 9, generator=rng, device=self.device)
 
-    def _measure(self, before: Tensor) -> tuple[Tensor, Tensor]:
-        qpos, qvel, dt = self._physics.qpos, self._physics.qvel, self.model.opt.timestep
-        x, z = (qpos[:, :2] - (dt * qvel[:, :2] if self._time else 0.0)).unbind(-1)
-        velocity = (qpos[:, 0] - before) / (self.substeps * dt)
-        return torch.stack([x, torch.zeros_like(x), z + HEIGHT], -1), velocity
+class HalfCheetahVelPromp2019(GoalVelocity, HalfCheetah):
+    """Rothfuss et al. 2019: HalfCheetahRandVelEnv of jonasrothfuss/ProMP, with its `normalize` wrapper."""
+
+    name = "half-cheetah-vel/promp2019"
+    summary = "half-cheetah at a velocity in [0, 3] m/s, 100 steps of 0.05 s (Rothfuss et al. 2019)"
+    horizon = 100
+    action_scale = 10.0
+    fastest, accepted = 3.0, 5.0
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
+
+
+class HalfCheetahVelVaribad2020(GoalVelocity, HalfCheetahWithTorso):
+    """Zintgraf et al. 2020: HalfCheetahVel of lmzintgraf/varibad, where a trial is two episodes."""
+
+    name = "half-cheetah-vel/varibad2020"
+    summary = "half-cheetah at any velocity in [0, 3] m/s, 200 steps of 0.05 s (Zintgraf et al. 2020)"
+    fastest, accepted = 3.0, 5.0
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
+
+
+class HalfCheetahVelRobust2023(GoalVelocity, HalfCheetahWithTorso):
+    """Greenberg et al. 2023: the wide range of RobustMetaRL, judged by its worst tasks, too."""
+
+    name = "half-cheetah-vel/robust2023"
+    summary = "half-cheetah at any velocity in [0, 7] m/s, 200 steps of 0.05 s (Greenberg et al. 2023)"
+    fastest, accepted = 7.0, 9.0
+    published = (Published("VariBAD, mean of two episodes", (-82.0,), "RobustMetaRL, read off a figure"),)
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        return {"test": uniform(1, 1008, self.fastest), "ood": self._beyond(40)}
+
+
+class HalfCheetahVelAmago2024(GoalVelocity, HalfCheetah):
+    """Grigsby et al. 2024: HalfCheetahV4_MetaVelocity of AMAGO, where a trial is one long episode."""
+
+    name = "half-cheetah-vel/amago2024"
+    summary = "half-cheetah at any velocity in [0, 3] m/s, 1000 steps of 0.05 s (Grigsby et al. 2024)"
+    horizon = 1000
+    fastest, accepted = 3.0, 5.0
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
+
+
+class HalfCheetahDirMaml2017(Direction, HalfCheetahOfRllab):
+    """Finn et al. 2017: HalfCheetahEnvDirec of cbfinn/maml_rl, a coin toss for each training task."""
+
+    name = "half-cheetah-dir/maml2017"
+    summary = "half-cheetah forwards or backwards, 200 steps of 0.01 s, Gymnasium's XML (Finn et al. 2017)"
+    published = (
+        Published("MAML", (-50.69, 293.19, 313.48, 315.65), "cbfinn/maml_rl, icml/*.pkl"),
+        Published("pretrained", (-43.0, -24.8, -12.9, 19.6), "cbfinn/maml_rl, icml/*.pkl"),
+        Published("random init", (-35.7, 21.8, 62.3, 86.2), "cbfinn/maml_rl, icml/*.pkl"),
+        Published("oracle policy", (442.69,), "cbfinn/maml_rl, icml/*.pkl"),
+    )
+
+
+class HalfCheetahDirPearl2019(Direction, HalfCheetahWithTorso):
+    """Rakelly et al. 2019: cheetah-dir of katerakelly/oyster, whose two training tasks are the test tasks."""
+
+    name = "half-cheetah-dir/pearl2019"
+    summary = "half-cheetah forwards or backwards, 200 steps of 0.05 s (Rakelly et al. 2019)"
+    pooled = True

@@ -69,12 +69,15 @@ def named_tasks(family: Family, values: Sequence[Mapping[str, float]]) -> Tasks:
             if name not in names:
                 raise TaskError(str(unknown("task parameter", name, names)))
         for p in family.task_space:
-            if p.name not in task:
+            value = task.get(p.name, p.default)
+            if value is None:
                 raise TaskError(f"task parameter {p.name!r} is missing; wanted: {', '.join(names)}")
-            value = task[p.name]
             number = isinstance(value, int | float | np.number) and math.isfinite(value)
-            if not (number and p.low <= value <= p.high):
-                raise TaskError(f"{p.name} is {value} {p.unit}; allowed: {p.low:g} to {p.high:g} {p.unit}")
-        rows.append([task[name] for name in names])
+            if not (number and p.low <= value <= p.high and (not p.values or value in p.values)):
+                allowed = " or ".join(f"{v:g}" for v in p.values) or f"{p.low:g} to {p.high:g}"
+                raise TaskError(
+                    f"{p.name} is {value} {p.unit}; allowed: {allowed} {p.unit}".replace(" ;", ";").rstrip()
+                )
+        rows.append([task.get(p.name, p.default) for p in family.task_space])
     params = torch.tensor(rows, device=family.device, dtype=torch.get_default_dtype())
     return Tasks(params, torch.full((len(rows),), CONTINUOUS, device=family.device))

@@ -22,7 +22,10 @@ class Tasks(NamedTuple):
 
 
 class TaskParameter(NamedTuple):
-    """One number of a task: its name and unit, the range that is accepted and the one that is trained."""
+    """One number of a task: its name and unit, the range that is accepted and the one that is trained.
+
+    With `values`, only these numbers are accepted. With a `default`, who names a task may leave it out.
+    """
 
     name: str
     unit: str
@@ -30,6 +33,8 @@ class TaskParameter(NamedTuple):
     high: float
     train_low: float
     train_high: float
+    values: tuple[float, ...] = ()
+    default: float | None = None
 
 
 class Bounds(NamedTuple):

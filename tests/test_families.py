@@ -18,6 +18,7 @@ from metarl import ConfigError, TaskError, Tasks, generator
 from metarl.envs import FAMILIES, GymnasiumView, check_family, gymnasium_id, make
 
 NAMES = sorted(FAMILIES)
+SLOW = ("ant", "humanoid", "hopper", "walker2d")  # test_locomotion.py plays these in double precision
 SMALL = "navigation/pearl2019"  # 20 steps, random starts, pools for all splits
 
 
@@ -26,7 +27,7 @@ def test_every_family_keeps_its_promises(name: str) -> None:
     check_family(make(name))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(SLOW)])
 def test_every_family_keeps_its_promises_in_double_precision(name: str) -> None:
     torch.set_default_dtype(torch.float64)
     try:
@@ -223,6 +224,8 @@ def test_every_family_is_a_gymnasium_environment(name: str) -> None:
     with warnings.catch_warnings():
         if not np.isfinite(make(name).observation_space.high).all():
             warnings.filterwarnings("ignore", "(?s).*Box observation space m.*imum value is -?infinity")
+        if (make(name).action_space.high != 1).any():  # as published
+            warnings.filterwarnings("ignore", "(?s).*recommend.*symmetric and normalized")
         check_env(env.unwrapped)
         check_env_of_sb3(env)
 

@@ -1,19 +1,25 @@
 """Physics on the CPU: mujoco.batch on all cores, bit-equal to MuJoCo's own step at any number of threads."""
 
 import ctypes
+import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import mujoco
+import numpy as np
 import torch
-from mujoco.batch import Batch
+from mujoco.batch import DATA_FIELDS, MODEL_FIELDS, Batch
 from torch import Tensor
 
-from metarl import device
+from metarl import ConfigError, device
 
 # MuJoCo raises nothing: it restarts a simulation whose numbers are bad, and counts a warning
 DIVERGED = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
+HUGE = 1e10  # mjMAXVAL: what MuJoCo calls bad, together with NaN
+# what mj_step computes for none but the sensors that ask for it
+SENSORS_ONLY = {"subtree_linvel", "subtree_angmom", "cacc", "cfrc_int", "cfrc_ext", "qfrc_inverse"}
 
 
 @cache
@@ -27,30 +33,79 @@ def stop_profiling() -> None:
             ctypes.c_void_p.in_dll(ctypes.CDLL(str(library)), "mjcb_time").value = None
 
 
+def check_readable(name: str) -> None:
+    """ConfigError for a name that is no array of MjData, or one that a step does not compute."""
+    if name not in DATA_FIELDS:
+        raise ConfigError(f"derived array is {name!r}; allowed: array fields of MjData, as xpos or sensordata")
+    if name in SENSORS_ONLY:
+        raise ConfigError(f"{name!r} is not computed by a step; add a sensor to the model and read sensordata")
+
+
 class CpuPhysics:
-    """n simulations in one live float64 array; a step copies actions in, and nothing out.
+    """n simulations in one live float64 array; a step copies actions in, and nothing but what is read out.
 
     It wants the cores for itself: with more than one thread inside torch's operations, these wait
     actively for the next one while the physics runs, and halve its speed (metarl.device.one_thread).
     """
 
-    def __init__(self, model: mujoco.MjModel, n: int) -> None:
+    def __init__(self, model: mujoco.MjModel, n: int, fresh: bool = False) -> None:
         stop_profiling()
-        self.n = n
+        self.n, self._fresh = n, fresh
         self._batch = Batch(model, n, nthread=device.workers())
         self.qpos, self.qvel, self._control = (
             torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
         )
         self._bad = torch.from_numpy(self._batch.warning)[:, DIVERGED, 1]  # [n, 4], counts since the reset
+        self._derived: dict[str, Tensor] = {}
 
     def reset(self, qpos: Tensor, qvel: Tensor, ids: Tensor | None = None) -> None:
         """Forget everything, the solver's warm start included, then write positions and velocities."""
-        self._batch.reset(None if ids is None else ids.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)
+        chosen = None if ids is None else ids.numpy()
+        self._batch.reset(chosen, stage=mujoco.mjtStage.mjSTAGE_NONE)
         rows = slice(None) if ids is None else ids
-        self.qpos[rows], self.qvel[rows] = qpos, qvel
+        self.qpos[rows], self.qvel[rows] = qpos.to(self.qpos), qvel.to(self.qvel)
+        if self._derived:
+            self._batch.forward(chosen)
 
     def step(self, control: Tensor, substeps: int) -> Tensor:
         """Call mj_step `substeps` times on each simulation; [n], bool: what has diverged since its reset."""
         self._control.copy_(control)
-        self._batch.step(nstep=substeps)
-        return (self._bad > 0).any(-1)
+        again = self._fresh and self._derived
+        stage = mujoco.mjtStage.mjSTAGE_VEL if again else mujoco.mjtStage.mjSTAGE_NONE
+        self._batch.step(nstep=substeps, stage=stage)
+        # MuJoCo looks at a state when it begins a step; what the last substep left is still to be looked at
+        if not (self.qpos.abs().max() <= HUGE and self.qvel.abs().max() <= HUGE):
+            self._restart()
+        return self._bad.any(-1)
+
+    def _restart(self) -> None:
+        """Do to the simulations whose state is NaN or huge what MuJoCo would do at their next step."""
+        sound = torch.cat([self.qpos, self.qvel], -1).abs().amax(-1) <= HUGE
+        self._batch.reset((~sound).numpy())
+        self._bad[~sound] = 1
+
+    def read(self, name: str) -> Tensor:
+        """A derived array, refreshed by each reset and step from the next one on, and zero until then."""
+        if name not in self._derived:
+            check_readable(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the array is not writable, torch's tensors all are
+                self._derived[name] = torch.from_numpy(self._batch.bind(name))
+        return self._derived[name]
+
+    def vary(self, fields: Mapping[str, Tensor]) -> None:
+        """Write model fields, one value a simulation, and run mj_setConst on each model."""
+        for name, values in fields.items():
+            if name not in MODEL_FIELDS:
+                raise ConfigError(f"model field is {name!r}; allowed: fields of MjModel, as body_mass, opt.gravity")
+            shape, allowed = tuple(values.shape), self._batch.expand(name).shape
+            if shape != allowed:
+                raise ConfigError(f"model field {name!r} has the shape {shape}; allowed: {allowed}")
+        for name, values in fields.items():
+            self._batch.expand(name)[...] = values.cpu().numpy()
+        self._batch.set_const()
+
+    def varied(self) -> dict[str, np.ndarray]:
+        """The model fields that differ between simulations, derived constants among them, [n, ...] each."""
+        found = {name: self._batch.expanded(name) for name in MODEL_FIELDS}
+        return {name: values for name, values in found.items() if values is not None}
