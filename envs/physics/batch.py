@@ -36,9 +36,13 @@ def stop_profiling() -> None:
 def check_readable(name: str) -> None:
     """ConfigError for a name that is no array of MjData, or one that a step does not compute."""
     if name not in DATA_FIELDS:
-        raise ConfigError(f"derived array is {name!r}; allowed: array fields of MjData, as xpos or sensordata")
+        raise ConfigError(
+            f"derived array is {name!r}; allowed: array fields of MjData, as xpos or sensordata"
+        )
     if name in SENSORS_ONLY:
-        raise ConfigError(f"{name!r} is not computed by a step; add a sensor to the model and read sensordata")
+        raise ConfigError(
+            f"{name!r} is not computed by a step; add a sensor to the model and read sensordata"
+        )
 
 
 class CpuPhysics:
@@ -55,6 +59,8 @@ class CpuPhysics:
         self.qpos, self.qvel, self._control = (
             torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
         )
+        motion = slice(1, 1 + model.nq + model.nv)  # in a row of the state, after the time
+        self._motion = torch.from_numpy(self._batch.state)[:, motion]
         self._bad = torch.from_numpy(self._batch.warning)[:, DIVERGED, 1]  # [n, 4], counts since the reset
         self._derived: dict[str, Tensor] = {}
 
@@ -74,15 +80,15 @@ class CpuPhysics:
         stage = mujoco.mjtStage.mjSTAGE_VEL if again else mujoco.mjtStage.mjSTAGE_NONE
         self._batch.step(nstep=substeps, stage=stage)
         # MuJoCo looks at a state when it begins a step; what the last substep left is still to be looked at
-        if not (self.qpos.abs().max() <= HUGE and self.qvel.abs().max() <= HUGE):
+        if not self._motion.abs().max() <= HUGE:
             self._restart()
         return self._bad.any(-1)
 
     def _restart(self) -> None:
         """Do to the simulations whose state is NaN or huge what MuJoCo would do at their next step."""
-        sound = torch.cat([self.qpos, self.qvel], -1).abs().amax(-1) <= HUGE
-        self._batch.reset((~sound).numpy())
-        self._bad[~sound] = 1
+        bad = ~(self._motion.abs().amax(-1) <= HUGE)  # NaN is not
+        self._batch.reset(bad.numpy())
+        self._bad[bad] = 1
 
     def read(self, name: str) -> Tensor:
         """A derived array, refreshed by each reset and step from the next one on, and zero until then."""
@@ -94,16 +100,21 @@ class CpuPhysics:
         return self._derived[name]
 
     def vary(self, fields: Mapping[str, Tensor]) -> None:
-        """Write model fields, one value a simulation, and run mj_setConst on each model."""
+        """Write model fields, one value a simulation, and run mj_setConst on the models that changed."""
         for name, values in fields.items():
             if name not in MODEL_FIELDS:
-                raise ConfigError(f"model field is {name!r}; allowed: fields of MjModel, as body_mass, opt.gravity")
+                raise ConfigError(
+                    f"model field is {name!r}; allowed: fields of MjModel, as body_mass, opt.gravity"
+                )
             shape, allowed = tuple(values.shape), self._batch.expand(name).shape
             if shape != allowed:
                 raise ConfigError(f"model field {name!r} has the shape {shape}; allowed: {allowed}")
+        changed = np.zeros(self.n, bool)
         for name, values in fields.items():
-            self._batch.expand(name)[...] = values.cpu().numpy()
-        self._batch.set_const()
+            held, new = self._batch.expand(name), values.cpu().numpy()
+            changed |= (held != new).reshape(self.n, -1).any(-1)
+            held[...] = new
+        self._batch.set_const(changed)
 
     def varied(self) -> dict[str, np.ndarray]:
         """The model fields that differ between simulations, derived constants among them, [n, ...] each."""

@@ -1,4 +1,4 @@
-"""Physics on a GPU: mujoco_warp in float32, the substeps of a control in one graph; the extra `gpu` has it."""
+"""Physics on a GPU: mujoco_warp in float32, the substeps of a control as one graph; the extra `gpu`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from metarl import ConfigError
 from .batch import HUGE, CpuPhysics, check_readable
 
 POLL = 16  # steps between two looks at the capacities: each look waits for the GPU
-CAPACITY = {  # the argument of make_data that bounds what has overflown
-    "NEFC": "njmax",
-    "NJMAX_NNZ": "njmax_nnz",
-    "BROADPHASE": "nconmax",
-    "NARROWPHASE": "nconmax",
-    "CCD": "nccdmax",
+CAPACITY = {  # the argument of make_data that bounds what has overflown, and what holds the bound
+    "NEFC": ("njmax", "njmax"),
+    "NJMAX_NNZ": ("njmax_nnz", "njmax_nnz"),
+    "BROADPHASE": ("nconmax", "naconmax"),
+    "NARROWPHASE": ("nconmax", "naconmax"),
+    "CCD": ("nccdmax", "naccdmax"),
 }
 SWITCHED = {  # fields that the model is built without where they are zero
     "opt.wind": "has_fluid",
@@ -47,6 +47,10 @@ def packages() -> tuple[Any, Any]:
 
 class WarpPhysics:
     """n simulations in float32 on one device; its tensors are warp's own arrays.
+
+    A control step ends 1e-6 from where the CPU's ends. One thing mujoco_warp 4.0 does otherwise: below a
+    capsule that stands steeper than 60 degrees on a plane it turns the edges of the friction pyramid,
+    so that an ant's steps differ unless its model has elliptic cones.
 
     Kernels are compiled at the first use on a machine, for minutes, and kept in warp's cache in the home
     folder. `capacity` bounds what collisions may need (make_data's nconmax, njmax, ...): ConfigError in
@@ -153,7 +157,7 @@ class WarpPhysics:
             array.masked_fill_(self._rows(self._mask, array), 0)
         self._lost |= ~(sound & fine)
         self._steps += 1
-        if self._steps % POLL == 0 or self._device.type == "cpu":
+        if self._steps % POLL == 0:
             self._check_capacity()
         return self._lost.clone()
 
@@ -165,10 +169,10 @@ class WarpPhysics:
         """ConfigError that names what collisions have needed more of; MuJoCo itself has no such bounds."""
         if not self._overflow.any():  # it also counts a solver that stops early, which is no error
             return
-        for flag, name in CAPACITY.items():
+        for flag, (name, bound) in CAPACITY.items():
             if (self._overflow & int(getattr(self._mjw.OverflowType, flag))).any():
-                now = getattr(self._data, name, None) or f"{self._data.naconmax} for all simulations"
-                raise ConfigError(f"{name} is {now}; a simulation needs more: raise capacity[{name!r}]")
+                room = f"{bound} is {getattr(self._data, bound)}"
+                raise ConfigError(f"{room}, too little for {self.n} simulations: raise capacity[{name!r}]")
 
     def read(self, name: str) -> Tensor:
         """A derived array, refreshed by each reset and step from the next one on."""
@@ -187,11 +191,13 @@ class WarpPhysics:
         for name, values in fields.items():
             switch = SWITCHED.get(name)
             if switch and values.any() and not getattr(self._model, switch):
-                raise ConfigError(f"model field {name!r} is 0 in the model, which then leaves it out of a step")
+                raise ConfigError(
+                    f"model field {name!r} is 0 in the model, which then leaves it out of a step"
+                )
         self._host.vary(fields)
-        for name, values in self._host.varied().items():
+        for name, rows in self._host.varied().items():
             if self._per_world(name):
-                self._upload(name, torch.from_numpy(values))
+                self._upload(name, torch.from_numpy(rows))
             elif name in fields:
                 raise ConfigError(f"model field {name!r} is one for all simulations in mujoco_warp")
         self._wp.synchronize_device(self._place)
@@ -214,5 +220,6 @@ class WarpPhysics:
             array = self._wp.zeros((self.n, *array.shape[1:]), array.dtype, device=self._place)
             setattr(owner, field, array)
             self._graphs.clear()
+            self._wp.synchronize_device(self._place)  # it was zeroed on a stream that is not torch's
         target = self._wp.to_torch(array)
         target.copy_(values.view(target.shape))
