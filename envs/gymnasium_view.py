@@ -1,6 +1,7 @@
 """Any family as a Gymnasium environment, one task and one episode at a time, for other people's learners."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from metarl import Family, Split, TaskError, Tasks, generator
 
+from .rendering import Painter, Picture, check_render_mode, painter, poses, render_metadata
 from .tasks import check_request, named_tasks
 
-Named = Mapping[str, float] | Sequence[float] | NDArray[Any]  # {"goal_x": 0.3, "goal_y": 0} or (0.3, 0)
+Array = NDArray[Any]
+Named = Mapping[str, float] | Sequence[float] | Array  # {"goal_x": 0.3, "goal_y": 0} or (0.3, 0)
 
 
 def gymnasium_id(name: str) -> str:
@@ -32,20 +35,32 @@ def register(families: Mapping[str, Any]) -> None:
             gym.register(
                 gymnasium_id(name),
                 entry_point="metarl.envs:GymnasiumView",
+                vector_entry_point="metarl.envs:VectorView",
                 max_episode_steps=getattr(family, "horizon", None),
                 kwargs={"family": name},
             )
 
 
-class GymnasiumView(gym.Env[NDArray[Any], NDArray[Any]]):
+def by_name(family: Family, task: Named) -> Mapping[str, float]:
+    """A task by name, also where it came as numbers in the task space's order."""
+    names = [p.name for p in family.task_space]
+    if isinstance(task, Mapping):
+        return task
+    if np.shape(task) != (len(names),):
+        raise TaskError(f"task is {task}; wanted: {len(names)} numbers, {', '.join(names)}")
+    return dict(zip(names, task, strict=True))
+
+
+class GymnasiumView(gym.Env[Array, Array]):
     """A family's world with one task in it, which `info["task"]` names and the observation does not tell.
 
     Each reset takes its task from `reset(options={"task": ...})`, else from `task`, else draws one from
     `split`; a task is given by name, {"goal_x": 0.3, "goal_y": 0.0}, or as numbers in the task space's
     order. A step's `info["target"]` is what only training may read, 0 where the family has no such thing.
+    With render_mode "rgb_array", `render` draws robots and the plane, [height, width, 3] uint8.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  Gymnasium's own annotation
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  Gymnasium's own annotation
 
     def __init__(
         self,
@@ -53,11 +68,15 @@ class GymnasiumView(gym.Env[NDArray[Any], NDArray[Any]]):
         split: Split = "train",
         task: Named | None = None,
         render_mode: str | None = None,
+        width: int = 480,
+        height: int = 360,
     ) -> None:
         from . import make  # the registry imports this file
 
         check_request(None, split)
         self.family = make(family) if isinstance(family, str) else family
+        check_render_mode(self.family, render_mode)
+        self.metadata, self._size = render_metadata(self.family), (width, height)
         self.observation_space, self.action_space = self.family.observation_space, self.family.action_space
         self.split: Split = split
         self.render_mode = render_mode
@@ -66,7 +85,7 @@ class GymnasiumView(gym.Env[NDArray[Any], NDArray[Any]]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    ) -> tuple[Array, dict[str, Any]]:
         """Start an episode; the seed decides the task, where none is given, and the start."""
         super().reset(seed=seed)
         rng = generator(int(self.np_random.integers(2**63)), self.family.device)
@@ -75,7 +94,7 @@ class GymnasiumView(gym.Env[NDArray[Any], NDArray[Any]]):
         self._now = tasks or self.family.sample_tasks(1, self.split, rng)
         return self._observation(self.family.reset(self._now, 1, rng)), {"task": self.task}
 
-    def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Advance by one action; the time limit is the wrapper's that `gymnasium.make` puts around this."""
         batched = np.reshape(action, (1, 1, *self.family.action_space.shape))
         outcome = self.family.step(
@@ -85,20 +104,32 @@ class GymnasiumView(gym.Env[NDArray[Any], NDArray[Any]]):
         reward, terminated = outcome.reward.item(), bool(outcome.terminated.item())
         return self._observation(outcome.obs), reward, terminated, False, info
 
+    def render(self) -> Picture | None:
+        """The present moment as a picture; None without a render mode."""
+        if self.render_mode is None:
+            gym.logger.warn('render needs a mode: gymnasium.make(..., render_mode="rgb_array")')
+            return None
+        return self._painter(poses(self.family, self._seen)[:1, 0], self._now.params[0])
+
+    def close(self) -> None:
+        """Give back what drawing needed."""
+        if "_painter" in vars(self):
+            self._painter.close()
+            del self._painter
+
+    @cached_property
+    def _painter(self) -> Painter:
+        return painter(self.family, *self._size)
+
     @property
     def task(self) -> dict[str, float]:
         """The numbers of the task being played, by name."""
         return dict(zip(self._names, self._now.params[0].tolist(), strict=True))
 
     def _tasks(self, task: Named) -> Tasks:
-        if not isinstance(task, Mapping):
-            if np.shape(task) != (len(self._names),):
-                raise TaskError(
-                    f"task is {task}; wanted: {len(self._names)} numbers, {', '.join(self._names)}"
-                )
-            task = dict(zip(self._names, task, strict=True))
-        return named_tasks(self.family, [task])
+        return named_tasks(self.family, [by_name(self.family, task)])
 
-    def _observation(self, obs: torch.Tensor) -> NDArray[Any]:
+    def _observation(self, obs: torch.Tensor) -> Array:
         """A copy of the only observation in a batch: the family may go on writing into its own."""
+        self._seen = obs
         return obs[0, 0].cpu().numpy().astype(self.observation_space.dtype)

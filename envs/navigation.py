@@ -70,9 +70,18 @@ class Navigation(ABC):
 
     def reset(self, tasks: Tasks, episodes: int, rng: Generator) -> Tensor:
         """All points at the origin or, where the convention says so, anywhere in the starting square."""
+        self._position = torch.empty(len(tasks.ids), episodes, 2, device=self.device)
+        return self.restart(self._position.new_ones(self._position.shape[:2], dtype=torch.bool), tasks, rng)
+
+    def restart(self, ended: Tensor, tasks: Tasks, rng: Generator) -> Tensor:
+        """Start the episodes that a mask [N, E] marks anew; all observations, [N, E, 2].
+
+        The tasks of all other episodes have to be those that they are in.
+        """
         self._goal = self.goals(tasks).unsqueeze(1)  # [N, 1, 2]
-        u = torch.rand(len(tasks.ids), episodes, 2, generator=rng, device=self.device)
-        self._position = (2 * u - 1) * self.start if self.start else torch.zeros_like(u)
+        u = torch.rand(*ended.shape, 2, generator=rng, device=self.device)
+        start = (2 * u - 1) * self.start if self.start else torch.zeros_like(u)
+        self._position = torch.where(ended[..., None], start, self._position)
         return self._position
 
     def step(self, action: Tensor) -> Outcome:

@@ -1,4 +1,4 @@
-"""The command line: metarl train, evaluate, adapt, report, list."""
+"""The command line: metarl train, evaluate, adapt, render, report, list."""
 
 import argparse
 import json
@@ -16,6 +16,7 @@ from metarl.agents import AGENTS
 from metarl.envs import FAMILIES, named_tasks
 
 from . import config, training
+from .render import check_out, film
 from .session import DETAILS, assess, judge, restored
 from .tables import adaptation_table, adapted_task
 
@@ -79,7 +80,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="metarl", description="Agents that learn to adapt: train, evaluate, adapt, report.")
+    parser = Parser(
+        prog="metarl", description="Agents that learn to adapt: train, evaluate, adapt, render, report."
+    )
     parser.add_argument("--version", action="version", version=f"metarl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -104,17 +107,29 @@ def _parser() -> Parser:
 
     adapt = commands.add_parser("adapt", help="adapt to one given task and show it")
     adapt.add_argument("run", type=Path, help="a run folder")
-    adapt.add_argument(
-        "--task", action="append", required=True, metavar="NAME=VALUE", help="a task parameter; repeat it"
-    )
     adapt.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     adapt.set_defaults(act=_adapt)
+
+    render = commands.add_parser(
+        "render", help="film an episode before and one after adapting to a given task"
+    )
+    render.add_argument("run", type=Path, help="a run folder")
+    render.add_argument("--out", type=Path, required=True, help="the film: a name that ends in .mp4 or .gif")
+    render.add_argument("--width", type=int, default=480, help="pixels of each of the two pictures (480)")
+    render.add_argument("--height", type=int, default=360, help="pixels of each of the two pictures (360)")
+    render.add_argument("--fps", type=float, default=50, help="at most so many pictures a second (50)")
+    render.set_defaults(act=_render)
+
+    for command in (adapt, render):
+        command.add_argument(
+            "--task", action="append", required=True, metavar="NAME=VALUE", help="a task parameter; repeat it"
+        )
 
     report = commands.add_parser("report", help="write the run's HTML report anew")
     report.add_argument("run", type=Path, help="a run folder")
     report.set_defaults(act=_report)
 
-    for command in (evaluate, adapt, report):
+    for command in (evaluate, adapt, render, report):
         command.add_argument("--device", help="cpu or cuda (default: the run's own)")
 
     listing = commands.add_parser("list", help="families, agents and experiments, a line each")
@@ -187,8 +202,18 @@ def _evaluate(a: argparse.Namespace) -> None:
 
 def _adapt(a: argparse.Namespace) -> None:
     _, session = restored(a.run, a.device)
+    values = _task(a.task)
+    found = judge(session, tasks=named_tasks(session.family, [values]))
+    if a.json:
+        print(json.dumps({"task": values, **found.summary()}))
+    else:
+        Console().print(adapted_task(session.family, values, found))
+
+
+def _task(texts: Sequence[str]) -> dict[str, float]:
+    """["goal_x=0.3", "goal_y=0"] as numbers by name."""
     values = dict[str, float]()
-    for text in a.task:
+    for text in texts:
         name, _, value = text.partition("=")
         if name in values:
             raise ConfigError(f"task parameter {name!r} is given twice")
@@ -196,11 +221,14 @@ def _adapt(a: argparse.Namespace) -> None:
             values[name] = float(value)
         except ValueError:
             raise ConfigError(f"task is {text!r}; allowed: NAME=NUMBER") from None
-    found = judge(session, tasks=named_tasks(session.family, [values]))
-    if a.json:
-        print(json.dumps({"task": values, **found.summary()}))
-    else:
-        Console().print(adapted_task(session.family, values, found))
+    return values
+
+
+def _render(a: argparse.Namespace) -> None:
+    check_out(a.out)
+    _, session = restored(a.run, a.device)
+    film(session, _task(a.task), a.out, a.width, a.height, a.fps)
+    print(a.out)
 
 
 def _report(a: argparse.Namespace) -> None:

@@ -110,7 +110,13 @@ class Trial(NamedTuple):
 
 
 class Family(Protocol):
-    """A distribution over tasks and a batched world that plays many of them at once."""
+    """A distribution over tasks and a batched world that plays many of them at once.
+
+    Besides, a family may have what only some of its users ask for: `restart(ended, tasks, rng)`, which
+    starts the episodes that a mask [N, E] marks anew and returns all observations, for VectorView; and for
+    pictures a robot's `model`, `qpos` [N, E, nq] and `dt`, the seconds of a step, or, where `view` is
+    "plane" and the first two observations are a position, `goals(tasks)` [N, 2].
+    """
 
     name: str
     summary: str  # one line, for `metarl list`

@@ -90,7 +90,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_is_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ([], ["train"], ["evaluate"], ["adapt"], ["report"], ["list"]):
+    for command in ([], ["render"], ["train"], ["evaluate"], ["adapt"], ["report"], ["list"]):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0

@@ -217,7 +217,7 @@ def test_a_family_that_breaks_a_promise_is_found(breaks: Callable[[Any], None]) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_is_a_gymnasium_environment(name: str) -> None:
+def test_every_family_is_a_gymnasium_environment(name: str, no_opengl: str) -> None:
     env = gym.make(gymnasium_id(name))
     assert env.spec is not None
     assert env.spec.max_episode_steps == make(name).horizon
@@ -226,8 +226,21 @@ def test_every_family_is_a_gymnasium_environment(name: str) -> None:
             warnings.filterwarnings("ignore", "(?s).*Box observation space m.*imum value is -?infinity")
         if (make(name).action_space.high != 1).any():  # as published
             warnings.filterwarnings("ignore", "(?s).*recommend.*symmetric and normalized")
-        check_env(env.unwrapped)
+        robot = hasattr(make(name), "model")
+        check_env(env.unwrapped, skip_render_check=robot and no_opengl != "")
         check_env_of_sb3(env)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_is_a_gymnasium_vector_environment(name: str) -> None:
+    envs = gym.make_vec(gymnasium_id(name), num_envs=3, autoreset_mode="SameStep", max_episode_steps=2)
+    obs, info = envs.reset(seed=0)
+    for _ in range(3):
+        assert envs.observation_space.contains(obs)
+        assert [*info["task"]][::2] == [p.name for p in make(name).task_space]
+        obs, reward, terminated, truncated, info = envs.step(envs.action_space.sample())
+        assert reward.shape == terminated.shape == truncated.shape == (3,)
+        assert ("final_obs" in info) == (terminated | truncated).any()
 
 
 @pytest.mark.parametrize(
