@@ -13,7 +13,9 @@ from torch import Generator, Tensor
 
 from metarl import Bounds, TaskParameter, Tasks
 
-from .locomotion import Direction, GoalVelocity, Heading, Locomotion
+from .locomotion import Locomotion
+from .physics import gymnasium_model
+from .running import Direction, GoalVelocity, Heading
 
 TORSO = 1
 
@@ -37,9 +39,9 @@ class Ant(Locomotion):
     def _position(self) -> Tensor:
         return self._physics.read("xpos")[:, TORSO, :2]
 
-    def _observe(self) -> Tensor:
-        """Positions but x and y, and velocities, [n, 27]."""
-        return torch.cat([self._physics.qpos[:, 2:], self._physics.qvel], -1)
+    def _observe(self) -> tuple[Tensor, ...]:
+        """Positions but x and y, and velocities, 27 in all."""
+        return self._physics.qpos[:, 2:], self._physics.qvel
 
     def _fallen(self) -> Tensor:
         height = self._physics.qpos[:, 2]
@@ -75,7 +77,6 @@ class AntVelMaml2017(GoalVelocity, Ant):
 
     name = "ant-vel/maml2017"
     summary = "ant at a velocity in [0, 3] m/s, 200 steps of 0.02 s, without contact terms (Finn et al. 2017)"
-    timestep = 0.02
     substeps = 1
     reads = ("xpos", "xmat", "subtree_com", "sensordata")
     fresh = True
@@ -87,10 +88,12 @@ class AntVelMaml2017(GoalVelocity, Ant):
         test = np.random.RandomState(1).uniform(0.0, self.fastest, (40, 1))
         return {"test": test, "ood": self._beyond(40)}
 
-    def _edit(self, spec: mujoco.MjSpec) -> None:
-        spec.add_sensor(
-            type=mujoco.mjtSensor.mjSENS_SUBTREELINVEL, objtype=mujoco.mjtObj.mjOBJ_BODY, objname="torso"
-        )
+    def _compile(self) -> mujoco.MjModel:
+        def edit(spec: mujoco.MjSpec) -> None:
+            velocity, body = mujoco.mjtSensor.mjSENS_SUBTREELINVEL, mujoco.mjtObj.mjOBJ_BODY
+            spec.add_sensor(type=velocity, objtype=body, objname="torso")
+
+        return gymnasium_model(self.file, 0.02, edit)
 
     def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
         noise = torch.randn(n, self.model.nq + self.model.nv, generator=rng, device=self.device)
@@ -99,11 +102,11 @@ class AntVelMaml2017(GoalVelocity, Ant):
     def _velocity(self, before: Tensor) -> Tensor:
         return self._physics.read("sensordata")[:, :1]
 
-    def _observe(self) -> Tensor:
-        """Positions, velocities, the torso's rotation matrix and the centre of mass, [n, 41]."""
+    def _observe(self) -> tuple[Tensor, ...]:
+        """Positions, velocities, the torso's rotation matrix and the centre of mass, 41 in all."""
         physics = self._physics
         rotation, centre = (physics.read(name)[:, TORSO] for name in ("xmat", "subtree_com"))
-        return torch.cat([physics.qpos, physics.qvel, rotation.flatten(1), centre], -1)
+        return physics.qpos, physics.qvel, rotation.flatten(1), centre
 
 
 class AntGoalPearl2019(Ant):
@@ -115,7 +118,7 @@ class AntGoalPearl2019(Ant):
     name = "ant-goal/pearl2019"
     summary = "ant to a place within 3 m, 200 steps of 0.05 s, without contact terms (Rakelly et al. 2019)"
     control_cost = 0.1
-    view = "path"
+    view = "plane"
     task_space = tuple(TaskParameter(name, "m", -5.0, 5.0, -3.0, 3.0) for name in ("goal_x", "goal_y"))
 
     def _pools(self) -> dict[str, np.ndarray]:
@@ -125,9 +128,13 @@ class AntGoalPearl2019(Ant):
         near, far = 3.0 * radius[:, None] * goals, (3.0 + 2.0 * radius[150:, None]) * goals[150:]
         return {"train": near[:150], "test": near[150:], "ood": far}
 
-    def _observe(self) -> Tensor:
-        """All positions and velocities, [n, 29]."""
-        return torch.cat([self._physics.qpos, self._physics.qvel], -1)
+    def _observe(self) -> tuple[Tensor, ...]:
+        """All positions and velocities, 29 in all."""
+        return self._physics.qpos, self._physics.qvel
+
+    def goals(self, tasks: Tasks) -> Tensor:
+        """Where to go, [N, 2]; the observation begins with where the torso's frame is."""
+        return tasks.params
 
     def _fallen(self) -> Tensor:
         return Locomotion._fallen(self)

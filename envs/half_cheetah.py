@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from metarl import Published
 
-from .locomotion import Direction, GoalVelocity, Locomotion
+from .locomotion import Locomotion
+from .running import Direction, GoalVelocity
 
 HEIGHT = 0.7  # of the torso's frame above the floor, in metres, where the root's height is 0
 
@@ -39,15 +40,16 @@ class CentreOfMass:
             moment[parent] += model.body_subtreemass[b] * model.body_pos[b]
         arms = moment[1:] / model.body_subtreemass[1]
         self.chain = torch.from_numpy(chain[1:, 1:]).to(state)  # [B, B]
-        self.arms = torch.complex(*(torch.from_numpy(x.copy()).to(state) for x in (arms[:, 0], -arms[:, 2])))
+        # u_b = u + iw, [B] each
+        self.u, self.w = (torch.from_numpy(x.copy()).to(state) for x in (arms[:, 0], -arms[:, 2]))
 
-    def __call__(self, qpos: Tensor, qvel: Tensor) -> tuple[Tensor, Tensor]:
-        """Its place and its velocity in the plane, complex, [n] each; qpos and qvel are [n, 2 + B]."""
+    def __call__(self, qpos: Tensor, qvel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Its x, its height and its velocity along x, [n] each; qpos and qvel are [n, 2 + B]."""
         theta, omega = qpos[:, 2:] @ self.chain, qvel[:, 2:] @ self.chain
-        arms = self.arms * torch.polar(torch.ones_like(theta), theta)
-        place = torch.complex(qpos[:, 0], -qpos[:, 1] - HEIGHT)
-        velocity = torch.complex(qvel[:, 0], -qvel[:, 1])
-        return place + arms.sum(-1), velocity + 1j * (omega * arms).sum(-1)
+        sin, cos = theta.sin(), theta.cos()
+        imaginary = sin * self.u + cos * self.w  # of arm_b exp(iθ_b), and it turns with iω_b
+        x = qpos[:, 0] + cos @ self.u - sin @ self.w
+        return x, qpos[:, 1] + HEIGHT - imaginary.sum(-1), qvel[:, 0] - (omega * imaginary).sum(-1)
 
 
 class HalfCheetah(Locomotion):
@@ -64,22 +66,22 @@ class HalfCheetah(Locomotion):
     def _position(self) -> Tensor:
         return self._physics.qpos[:, :1]
 
-    def _observe(self) -> Tensor:
-        """Positions but the root's x, and velocities, [n, 17]."""
-        return torch.cat([self._physics.qpos[:, 1:], self._physics.qvel], -1)
+    def _observe(self) -> tuple[Tensor, ...]:
+        """Positions but the root's x, and velocities, 17 in all."""
+        return self._physics.qpos[:, 1:], self._physics.qvel
 
 
 class HalfCheetahWithTorso(HalfCheetah):
-    """The same, which also observes where the torso's frame is, its absolute x included: [n, 20].
+    """The same, which also observes where the torso's frame is, its absolute x included: 20 in all.
 
     As with mujoco-py, which calls no mj_forward after a step, that place is one substep (0.01 s) old.
     """
 
-    def _observe(self) -> Tensor:
+    def _observe(self) -> tuple[Tensor, ...]:
         qpos, qvel = self._physics.qpos, self._physics.qvel
         since = self.model.opt.timestep * (self._time > 0)
         x, z = (qpos[:, :2] - since[:, None] * qvel[:, :2]).unbind(-1)
-        return torch.cat([super()._observe(), torch.stack([x, torch.zeros_like(x), z + HEIGHT], -1)], -1)
+        return *super()._observe(), torch.stack([x, torch.zeros_like(x), z + HEIGHT], -1)
 
 
 class HalfCheetahOfRllab(HalfCheetah):
@@ -100,13 +102,13 @@ class HalfCheetahOfRllab(HalfCheetah):
         return 0.01 * noise[0], 0.1 * noise[1]
 
     def _velocity(self, before: Tensor) -> Tensor:
-        self._place, velocity = self._centre(self._physics.qpos, self._physics.qvel)
-        return velocity.real[:, None]
+        self._x, self._z, velocity = self._centre(self._physics.qpos, self._physics.qvel)
+        return velocity[:, None]
 
-    def _observe(self) -> Tensor:
-        """Positions but the root's x, velocities and the centre of mass, [n, 20]."""
-        x, z = self._place.real, -self._place.imag
-        return torch.cat([super()._observe(), torch.stack([x, torch.zeros_like(x), z], -1)], -1)
+    def _observe(self) -> tuple[Tensor, ...]:
+        """Positions but the root's x, velocities and the centre of mass, 20 in all."""
+        zero = torch.zeros_like(self._x)
+        return *super()._observe(), torch.stack([self._x, zero, self._z], -1)
 
 
 class HalfCheetahVelMaml2017(GoalVelocity, HalfCheetahOfRllab):

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from .locomotion import Heading
+from .running import Heading
 
 
 class HumanoidDirPearl2019(Heading):
@@ -33,11 +33,11 @@ class HumanoidDirPearl2019(Heading):
         mass = torch.from_numpy(self.model.body_mass).to(self._physics.qpos)
         return mass @ self._physics.read("xipos")[..., :2] / mass.sum()
 
-    def _observe(self) -> Tensor:
-        """Positions but x and y, velocities, inertias, bodies' velocities and actuators' forces, [n, 292]."""
+    def _observe(self) -> tuple[Tensor, ...]:
+        """Positions but x and y, velocities, inertias, bodies' velocities, actuators' forces; 292 in all."""
         physics = self._physics
-        derived = [physics.read(name).flatten(1) for name in ("cinert", "cvel", "qfrc_actuator")]
-        return torch.cat([physics.qpos[:, 2:], physics.qvel, *derived], -1)
+        derived = (physics.read(name).flatten(1) for name in ("cinert", "cvel", "qfrc_actuator"))
+        return physics.qpos[:, 2:], physics.qvel, *derived
 
     def _fallen(self) -> Tensor:
         height = self._physics.qpos[:, 2]

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from copy import copy
 
 import gymnasium as gym
 import mujoco
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from metarl import Bounds, Outcome, Published, Split, TaskParameter, Tasks
+from metarl import Bounds, Outcome, Published, Split, TaskParameter, Tasks, generator
 
 from .physics import Physics, gymnasium_model, simulate
 from .tasks import from_splits
@@ -26,7 +27,6 @@ class Locomotion(ABC):
     name: str
     summary: str
     file: str  # of Gymnasium's model
-    timestep: float | None = None  # of the simulation, in seconds; none: the model's
     substeps: int  # simulation steps in a control step
     horizon = 200
     reads: tuple[str, ...] = ()  # what it takes from the simulation beside qpos and qvel
@@ -42,7 +42,7 @@ class Locomotion(ABC):
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.model = gymnasium_model(self.file, self.timestep, self._edit)
+        self.model = self._compile()
         self.dt = self.substeps * self.model.opt.timestep
         self.reach = self.model.actuator_ctrlrange[:, 1]  # symmetric in all of Gymnasium's robots
         bound = np.full(self.model.nu, self.action_scale, np.float32)
@@ -51,20 +51,26 @@ class Locomotion(ABC):
         self.pools = {split: pool.to(torch.get_default_dtype()) for split, pool in pools.items()}
         self._prepare(1, 1)
         self._velocity(self._position())
-        self.observation_space = gym.spaces.Box(-math.inf, math.inf, self._observe().shape[1:])
+        features = sum(part.shape[1] for part in self._observe())
+        self.observation_space = gym.spaces.Box(-math.inf, math.inf, (features,))
 
     # --- the robot's side
 
-    def _edit(self, spec: mujoco.MjSpec) -> None:
-        """Change the model before it is compiled: add a sensor."""
+    def _compile(self) -> mujoco.MjModel:
+        """The model; one of Gymnasium's, unless a subclass brings its own."""
+        return gymnasium_model(self.file)
+
+    def _control(self, action: Tensor) -> Tensor:
+        """The actuators' controls, [n, nu], for actions in [-1, 1]."""
+        return action * self._torque
 
     @abstractmethod
     def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
         """Positions [n, nq] and velocities [n, nv] to begin with, as differences from the model's own."""
 
     @abstractmethod
-    def _observe(self) -> Tensor:
-        """What the robot feels, [n, O]; called after `_velocity`."""
+    def _observe(self) -> tuple[Tensor, ...]:
+        """What the robot feels, in parts of [n, k] that stand side by side; called after `_velocity`."""
 
     @abstractmethod
     def _position(self) -> Tensor:
@@ -88,9 +94,13 @@ class Locomotion(ABC):
         """The model's fields that differ between tasks, each [n, ...], from their numbers [n, P]."""
         return {}
 
-    @abstractmethod
+    def speed(self) -> Tensor:
+        """How fast the last step went the way that the task wants, [N, E], in m/s."""
+        return self.velocity[..., 0]
+
     def _progress(self) -> Tensor:
-        """What the last step was worth, [N, E], from `velocity` [N, E, D] and `params` [N, 1, P]."""
+        """What the last step was worth, [N, E]."""
+        return self.speed()
 
     @abstractmethod
     def bounds(self, tasks: Tasks) -> Bounds:
@@ -130,27 +140,37 @@ class Locomotion(ABC):
         physics.reset(initial + qpos, qvel, rows)
         self._time[rows] = 0
         self.velocity = self._by_task(self._velocity(self._position()))
-        return self._leave(self._by_task(self._observe()))
+        return self._observation()
 
     def step(self, action: Tensor) -> Outcome:
         """Hold the torques for one step, then see how the robot has moved."""
         before, physics = self._position().clone(), self._physics
         control = action.detach().flatten(0, 1).to(physics.qpos) / self.action_scale
-        control = control.clamp(-1, 1) * self._torque
+        control = self._control(control.clamp_(-1, 1))
         diverged = self._by_task(physics.step(control, self.substeps))
         self._time += 1
         self.velocity = self._by_task(self._velocity(before))
         cost = self.control_cost * self._by_task(control.square().sum(-1))
         reward = self._progress() + self.bonus - cost
-        # What breaks the simulation stands still for the rest, lest a policy that does look perfect.
-        rest = (self.horizon + 1 - self._by_task(self._time)) * self._idle()
-        reward = self._leave(torch.where(diverged, rest, reward))
-        ended = (diverged | self._by_task(self._fallen())).to(self.device)
-        return Outcome(self._leave(self._by_task(self._observe())), reward, ended, torch.zeros_like(reward))
+        if diverged.any():
+            # What breaks the simulation stands still for the rest, lest a policy that does look perfect.
+            still = self._standing(self.params[:, 0])[:, None]
+            reward = torch.where(diverged, (self.horizon + 1 - self._by_task(self._time)) * still, reward)
+        reward = reward.to(torch.get_default_dtype())
+        ended = diverged | self._by_task(self._fallen())
+        return Outcome(self._observation(), reward, ended, torch.zeros_like(reward))
 
-    def _idle(self) -> Tensor:
-        """What a step of standing still earns in each task, [N, 1]."""
-        return self._standing(self.params[:, 0])[:, None]
+    def _observation(self) -> Tensor:
+        """The parts of what the robots feel in one tensor, [N, E, O], rounded as they are written."""
+        parts = self._observe()
+        obs = parts[0].new_empty(
+            self._physics.n, *self.observation_space.shape, dtype=torch.get_default_dtype()
+        )
+        end = 0
+        for part in parts:
+            start, end = end, end + part.shape[1]
+            obs[:, start:end] = part
+        return self._by_task(obs)
 
     @abstractmethod
     def _standing(self, params: Tensor) -> Tensor:
@@ -164,10 +184,23 @@ class Locomotion(ABC):
     def _by_task(self, x: Tensor) -> Tensor:
         return x.unflatten(0, self._shape)
 
-    def _leave(self, x: Tensor) -> Tensor:
-        return x.to(self.device, torch.get_default_dtype())
+    # --- floors and ceilings
 
-    # --- ceilings
+    def _limp(self, tasks: Tasks, episodes: int = 8) -> Tensor:
+        """The mean return of a few episodes of the action 0 in each task, [N]."""
+        world = copy(self)  # these are not steps of the episodes that are being played
+        del world._physics
+        obs = world.reset(tasks, episodes, generator(0, self.device))
+        action = obs.new_zeros(*obs.shape[:2], *self.action_space.shape)
+        total = obs.new_zeros(obs.shape[:2])
+        going = torch.ones_like(total)
+        for _ in range(self.horizon):
+            outcome = world.step(action)
+            total += going * outcome.reward
+            going *= ~outcome.terminated
+            if not going.any():
+                break
+        return total.mean(1)
 
     def _grip(self) -> float:
         """The greatest acceleration that friction with the floor allows, μ g, in m/s²."""
@@ -178,92 +211,3 @@ class Locomotion(ABC):
         """The sum of all velocities when accelerating as hard as friction allows: Σ_t μ g t, m/s."""
         seconds = self.dt * torch.arange(1, self.horizon + 1, dtype=torch.float64)
         return torch.as_tensor(grip) * seconds.sum()
-
-
-class GoalVelocity(Locomotion):
-    """Run at a velocity that has to be found out: progress = -|v - v_goal|."""
-
-    fastest: float  # goal velocity in training, from 0
-    accepted: float  # the highest goal velocity
-
-    def __init__(self, device: torch.device) -> None:
-        self.task_space = (TaskParameter("velocity", "m/s", 0.0, self.accepted, 0.0, self.fastest),)
-        super().__init__(device)
-
-    def _beyond(self, n: int) -> np.ndarray:
-        """n goal velocities above all trained ones, evenly spaced up to the fastest that is accepted."""
-        return np.linspace(self.fastest, self.accepted, n + 1)[1:, None]
-
-    def _progress(self) -> Tensor:
-        return -(self.velocity[..., 0] - self.params[..., 0]).abs()
-
-    def _standing(self, params: Tensor) -> Tensor:
-        return self.bonus - params[:, 0]
-
-    def bounds(self, tasks: Tasks) -> Bounds:
-        """Floor: stand still. Oracle: accelerate with all the friction that there is, μ g t, up to the goal.
-
-        Hops and swinging limbs apart, nothing passes that; torques cost nothing in it, so that a trained
-        policy that knows its task stays below. Where one was published, it stands in `published`.
-        """
-        goal = tasks.params[:, 0]
-        reached = self._grip() * self.dt * torch.arange(1, self.horizon + 1, device=goal.device)
-        missing = (goal[:, None] - reached).clamp(min=0).sum(-1)
-        return Bounds(self.horizon * self._standing(tasks.params), self.horizon * self.bonus - missing)
-
-
-class Direction(Locomotion):
-    """Run forwards or backwards: progress = ±v."""
-
-    shared_splits = True  # there are two tasks
-    task_space = (TaskParameter("direction", "", -1.0, 1.0, -1.0, 1.0, values=(-1.0, 1.0)),)
-    pooled = False  # whether training, too, takes each of the two once
-
-    def _pools(self) -> dict[str, np.ndarray]:
-        both = np.array([[-1.0], [1.0]])
-        return {"test": both, "ood": both} | ({"train": both} if self.pooled else {})
-
-    def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
-        """The two tasks or, in training where they are not pooled, a coin toss for each."""
-        drawn = from_splits(self.pools, self.task_space, n, split, rng)
-        return drawn if split in self.pools else drawn._replace(params=drawn.params.sign())
-
-    def _progress(self) -> Tensor:
-        return self.params[..., 0] * self.velocity[..., 0]
-
-    def _standing(self, params: Tensor) -> Tensor:
-        return torch.full_like(params[:, 0], self.bonus)
-
-    def bounds(self, tasks: Tasks) -> Bounds:
-        """Floor: stand still. Oracle: speed up all the way, with all the friction that there is."""
-        floor = self.horizon * self._standing(tasks.params)
-        return Bounds(floor, floor + self._farthest(self._grip()).to(floor))
-
-
-class Heading(Locomotion):
-    """Run in a direction of the plane: progress = weight v · (cos angle, sin angle).
-
-    The tasks go all the way round, so that there is nothing beyond: ood are other angles again.
-    """
-
-    task_space = (TaskParameter("angle", "rad", 0.0, 2 * math.pi, 0.0, 2 * math.pi),)
-    weight = 1.0
-    train_angles: int | None = None  # pooled; none: any angle
-
-    def _pools(self) -> dict[str, np.ndarray]:
-        angles = np.random.RandomState(1337).uniform(0.0, 2 * math.pi, ((self.train_angles or 0) + 70, 1))
-        train, test, other = np.split(angles, [-70, -40])
-        return {"test": test, "ood": other} | ({"train": train} if len(train) else {})
-
-    def _progress(self) -> Tensor:
-        angle = self.params[..., 0]
-        heading = torch.stack([angle.cos(), angle.sin()], -1)  # [N, 1, 2]
-        return self.weight * (self.velocity * heading).sum(-1)
-
-    def _standing(self, params: Tensor) -> Tensor:
-        return torch.full_like(params[:, 0], self.bonus)
-
-    def bounds(self, tasks: Tasks) -> Bounds:
-        """Floor: stand still. Oracle: speed up all the way, with all the friction that there is."""
-        floor = self.horizon * self._standing(tasks.params)
-        return Bounds(floor, floor + self.weight * self._farthest(self._grip()).to(floor))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from metarl import Bounds, TaskParameter, Tasks, generator
+from metarl import Bounds, TaskParameter, Tasks
 
 from .locomotion import Locomotion
 from .physics import gymnasium_model
@@ -74,12 +74,9 @@ class RandomBodies(Locomotion):
     def _position(self) -> Tensor:
         return self._physics.qpos[:, :1]
 
-    def _observe(self) -> Tensor:
+    def _observe(self) -> tuple[Tensor, ...]:
         """Positions but the root's x, and velocities between -10 and 10."""
-        return torch.cat([self._physics.qpos[:, 1:], self._physics.qvel.clamp(-10, 10)], -1)
-
-    def _progress(self) -> Tensor:
-        return self.velocity[..., 0]
+        return self._physics.qpos[:, 1:], self._physics.qvel.clamp(-10, 10)
 
     def _standing(self, params: Tensor) -> Tensor:
         return torch.zeros_like(params[:, 0])  # nothing: these robots do not stand by themselves
@@ -89,21 +86,6 @@ class RandomBodies(Locomotion):
         friction = self._fields(tasks.params)["geom_friction"][..., 0]
         grip = friction.amax(-1) * float(np.linalg.norm(self.model.opt.gravity))
         return Bounds(self._limp(tasks), self.horizon * self.bonus + self._farthest(grip))
-
-    def _limp(self, tasks: Tasks) -> Tensor:
-        """The mean return of a few episodes without torque in each task, [N]."""
-        family = type(self)(self.device)  # these are not steps of the episodes that are being played
-        obs = family.reset(tasks, LIMP_EPISODES, generator(0, self.device))
-        action = obs.new_zeros(*obs.shape[:2], *self.action_space.shape)
-        total = obs.new_zeros(obs.shape[:2])
-        going = torch.ones_like(total)
-        for _ in range(self.horizon):
-            outcome = family.step(action)
-            total += going * outcome.reward
-            going *= ~outcome.terminated
-            if not going.any():
-                break
-        return total.mean(1)
 
 
 def _name(model: mujoco.MjModel, field: str, place: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 
 from metarl import SPLITS, ConfigError, Family, Split, TaskError, TaskParameter, Tasks, unknown
@@ -62,22 +63,29 @@ def beyond(inner: float, outer: float, n: int, seed: int) -> np.ndarray:
 
 def named_tasks(family: Family, values: Sequence[Mapping[str, float]]) -> Tasks:
     """Tasks given by name, as {"goal_x": 0.3, "goal_y": -0.2}; TaskError where one is not acceptable."""
-    names = [p.name for p in family.task_space]
-    rows = []
-    for task in values:
-        for name in task:
-            if name not in names:
-                raise TaskError(str(unknown("task parameter", name, names)))
-        for p in family.task_space:
-            value = task.get(p.name, p.default)
-            if value is None:
-                raise TaskError(f"task parameter {p.name!r} is missing; wanted: {', '.join(names)}")
-            number = isinstance(value, int | float | np.number) and math.isfinite(value)
-            if not (number and p.low <= value <= p.high and (not p.values or value in p.values)):
-                allowed = " or ".join(f"{v:g}" for v in p.values) or f"{p.low:g} to {p.high:g}"
-                raise TaskError(
-                    f"{p.name} is {value} {p.unit}; allowed: {allowed} {p.unit}".replace(" ;", ";").rstrip()
-                )
-        rows.append([task.get(p.name, p.default) for p in family.task_space])
-    params = torch.tensor(rows, device=family.device, dtype=torch.get_default_dtype())
-    return Tasks(params, torch.full((len(rows),), CONTINUOUS, device=family.device))
+    return tasks_of(family, [_row(family, task) for task in values])
+
+
+def _row(family: Family, task: Mapping[str, float]) -> list[float]:
+    """The numbers of one task in the task space's order, checked."""
+    names, row = [p.name for p in family.task_space], []
+    for name in task:
+        if name not in names:
+            raise TaskError(str(unknown("task parameter", name, names)))
+    for p in family.task_space:
+        value = task.get(p.name, p.default)
+        if value is None:
+            raise TaskError(f"task parameter {p.name!r} is missing; wanted: {', '.join(names)}")
+        number = isinstance(value, int | float | np.number) and math.isfinite(value)
+        if not (number and p.low <= value <= p.high and (not p.values or value in p.values)):
+            allowed = " or ".join(f"{v:g}" for v in p.values) or f"{p.low:g} to {p.high:g}"
+            unit = p.unit and f" {p.unit}"
+            raise TaskError(f"{p.name} is {value}{unit}; allowed: {allowed}{unit}")
+        row.append(value)
+    return row
+
+
+def tasks_of(family: Family, params: ArrayLike) -> Tasks:
+    """Tasks of these numbers, [N, P], on the family's device; they are not checked."""
+    rows = torch.as_tensor(np.asarray(params), dtype=torch.get_default_dtype(), device=family.device)
+    return Tasks(rows, torch.full((len(rows),), CONTINUOUS, device=family.device))
