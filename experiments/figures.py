@@ -19,6 +19,7 @@ Array = np.ndarray
 
 INK, PALE, BLUE, GREEN, ORANGE = "#222222", "#9a9a9a", "#0072b2", "#00775a", "#d55e00"
 PUBLISHED = (ORANGE, "#aa4499", "#8a6d00", "#5b6770", "#b2182b")  # told apart by the colour-blind, too
+FAR = 2.0  # a bound this many times the other values' range above them is named, not drawn
 DASHED = (0, (4, 2))
 DECIMALS = re.compile(r"\d+\.\d{3,}")
 STYLE: dict[Any, Any] = {
@@ -78,7 +79,10 @@ def adaptation_curve(
     """Return after 0, 1, 2, ... adaptations: mean with interval and IQM, floor, oracle, published values."""
     steps, last = np.arange(len(rounds)), len(rounds) - 1
     mean, iqm = ([r[key] for r in rounds] for key in ("mean", "iqm"))
-    labels = [(oracle, "oracle", GREEN), (floor, "floor", INK)]
+    seen = [floor, *mean, *(value for p in published for value in p.returns)]
+    labels = [(floor, "floor", INK)]
+    if oracle <= max(seen) + FAR * np.ptp(seen):
+        labels.append((oracle, "oracle", GREEN))
     for value, _, colour in labels:
         axes.axhline(value, color=colour, lw=1, ls=(0, (1, 2)))
     for p, colour, width in zip(published, PUBLISHED, (1.6, 1, 1, 1, 1), strict=False):
@@ -93,6 +97,8 @@ def adaptation_curve(
             axes.plot(k, value, "o", ms=3.5, mfc="white", mec=BLUE, mew=0.8)
     labels += [(mean[-1], f"{name}, mean", BLUE), (iqm[-1], f"{name}, IQM", BLUE)]
     axes.set(xlabel="adaptations", ylabel="return", xlim=(-0.12, last + 0.12), xticks=steps)
+    if (oracle, "oracle", GREEN) not in labels:
+        labels.append((axes.get_ylim()[1], f"oracle: {number(oracle, 0)}", GREEN))
     label_right(axes, labels)
 
 

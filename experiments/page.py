@@ -11,7 +11,7 @@ body { margin: 0 auto; max-width: 960px; padding: 24px 20px 64px; background: #f
 h1 { font-size: 26px; line-height: 1.25; margin: 12px 0 2px; font-weight: 650; }
 h2 { font-size: 19px; margin: 44px 0 2px; padding-top: 14px; border-top: 1px solid #ddd; font-weight: 650; }
 p { margin: 4px 0 12px; max-width: 76ch; } .lead { font-size: 17px; } .quiet { color: #555; }
-svg { display: block; max-width: 100%; height: auto; margin: 6px 0; }
+svg, img { display: block; max-width: 100%; height: auto; margin: 6px 0; }
 svg text { font-family: Helvetica, Arial, "Liberation Sans", "DejaVu Sans", sans-serif !important; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 10px 0; }
 th, td { padding: 3px 0 3px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }

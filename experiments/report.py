@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from metarl import Published, RunError, Tasks, __version__, run_trial
 from metarl.checkpoint import write_atomically
+from metarl.envs import tasks_of
 from metarl.runs import Run
 
 from . import figures, page
 from .config import Experiment, build, flat, read, shipped, to_tree
 from .figures import number, svg
+from .motion import motion
 from .page import beside, plural, section, table
 from .session import Session, judge, reseeded
 
@@ -77,7 +78,7 @@ def header(m: Material) -> str:
     e, rounds = m.session.experiment, m.test["rounds"]
     protocol = e.evaluation
     lead = (
-        f"In {plural(m.test['tasks'], 'unseen task')} the mean return goes from "
+        f"In {tasks_in(m)} the mean return goes from "
         f"<b>{number(rounds[0]['mean'])}</b> before adaptation to <b>{number(rounds[-1]['mean'])}</b> "
         f"{figures.legend(len(rounds) - 1)}. Doing nothing earns {number(m.test['floor'])} (the floor); no "
         f"agent can earn more than {number(m.test['oracle'])}, even knowing the tasks (the oracle)."
@@ -109,7 +110,7 @@ def adaptation(m: Material) -> str:
     return section(
         "adaptation",
         "Adaptation curve",
-        "What the agent earns in tasks that it has never seen, after each adaptation to them. Higher is "
+        f"What the agent earns in {tasks_in(m)}, after each adaptation to them. Higher is "
         "better: the floor is what doing nothing earns, the oracle a bound for all who know the task.",
         curve("adaptation", m.test, published),
         '<p class="quiet">The band is the 95 % bootstrap interval of the mean over tasks; the thin line is '
@@ -171,7 +172,7 @@ def by_parameter(m: Material) -> str:
     """Where in the task space the agent does well, within the trained range and beyond."""
     kinds = {1: by_one_parameter, 2: by_two_parameters}
     space = m.session.family.task_space
-    return kinds[len(space)](m) if len(space) in kinds else ""
+    return kinds[len(space)](m) if len(space) in kinds and not space[0].values else ""
 
 
 def by_one_parameter(m: Material) -> str:
@@ -180,7 +181,7 @@ def by_one_parameter(m: Material) -> str:
     values = np.concatenate([f["params"] for f in found])[:, 0]
     scores = np.concatenate([f["scores"] for f in found], 1)
     curve = np.linspace(space.low, space.high, 201)
-    bounds = m.session.family.bounds(tasks_of(m, curve[:, None]))
+    bounds = m.session.family.bounds(tasks_of(m.session.family, curve[:, None]))
     floor, oracle = (bound.cpu().numpy() for bound in bounds)
 
     def draw(figure: Figure) -> None:
@@ -205,7 +206,7 @@ def by_two_parameters(m: Material) -> str:
         return ""  # a map would cost more than it tells
     places = [p.low + (p.high - p.low) * (np.arange(side) + 0.5) / side for p in space]
     grid = np.stack(np.meshgrid(*places, indexing="ij"), -1).reshape(-1, 2)
-    scores = judge(m.session, tasks=tasks_of(m, grid)).scores.reshape(-1, side, side)
+    scores = judge(m.session, tasks=tasks_of(m.session.family, grid)).scores.reshape(-1, side, side)
     maps = {figures.legend(k): scores[k] for k in sorted({0, min(1, len(scores) - 1), len(scores) - 1})}
     return section(
         "map",
@@ -220,17 +221,18 @@ def by_two_parameters(m: Material) -> str:
 def per_task(m: Material) -> str:
     """Each task's own gain, and the evaluation beyond the trained range in numbers."""
     splits = {}
-    for name, found in (("unseen tasks", m.test), ("tasks beyond the trained range", m.ood)):
-        oracle = m.session.family.bounds(tasks_of(m, found["params"])).oracle.cpu().numpy()
+    beyond = () if m.session.family.shared_splits else (("tasks beyond the trained range", m.ood),)
+    for name, found in (("tasks" if not beyond else "unseen tasks", m.test), *beyond):
+        oracle = m.session.family.bounds(tasks_of(m.session.family, found["params"])).oracle.cpu().numpy()
         splits[f"{found['tasks']} {name}"] = np.array(found["scores"]), oracle
+    further = "<p>The adaptation curve beyond the trained range, under the same protocol:</p>"
     return section(
         "tasks",
         "Each task's return",
         "One column a task, best first: the line from grey to blue is what adaptation brought in this very "
         "task, and the closer the blue dot to the green dash, the less there is left to gain.",
         svg("tasks", WIDTH, 310, lambda figure: figures.task_returns(figure, splits)),
-        "<p>The adaptation curve beyond the trained range, under the same protocol:</p>",
-        curve("beyond", m.ood),
+        *((further, curve("beyond", m.ood)) if beyond else ()),
     )
 
 
@@ -259,17 +261,22 @@ def costs(m: Material) -> str:
     )
 
 
-SECTIONS = (header, adaptation, learning, plane, by_parameter, per_task, costs)
+def moving(m: Material) -> str:
+    """Robots: how fast they run, and what that looks like."""
+    return motion(m.session)
+
+
+SECTIONS = (header, adaptation, learning, plane, moving, by_parameter, per_task, costs)
 
 
 # --- facts
 
 
-def tasks_of(m: Material, params: Any) -> Tasks:
-    """Tasks of given parameters [N, P]."""
-    family = m.session.family
-    rows = torch.as_tensor(np.asarray(params), dtype=torch.get_default_dtype(), device=family.device)
-    return Tasks(rows, torch.full((len(rows),), -1, device=family.device))
+def tasks_in(m: Material) -> str:
+    """How many tasks were evaluated, and whether training had them, too."""
+    if m.session.family.shared_splits:
+        return f"{plural(m.test['tasks'], 'task')} (those of training: the family has no others)"
+    return plural(m.test["tasks"], "unseen task")
 
 
 def versions() -> dict[str, str]:
@@ -283,9 +290,11 @@ def command(experiment: Experiment) -> str:
     ours, shortest = flat(to_tree(experiment)), "metarl train run.yaml"
     found = []
     for name in shipped():
-        theirs = flat(to_tree(build(read(name))))
-        if all(ours[key] == theirs[key] for key in ("family", "agent.name")):
-            changed = {k: v for k, v in ours.items() if v != theirs[k] and k != "description"}
+        other = build(read(name))
+        theirs = flat(to_tree(other))
+        if (experiment.family_name, experiment.agent.name) == (other.family_name, other.agent.name):
+            known = ("description", "family.digest")
+            changed = {k: v for k, v in ours.items() if v != theirs.get(k) and k not in known}
             flags = [f"--{key} {shlex.quote(json.dumps(value))}" for key, value in changed.items()]
             found.append(" ".join(["metarl train", name, *flags]))
     return min(found, key=len, default=shortest)

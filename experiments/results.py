@@ -7,11 +7,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from metarl import Published
 from metarl.checkpoint import write_atomically
-from metarl.envs import FAMILIES
+from metarl.envs import FAMILIES, make, tasks_of
 
 from . import figures
 from .cli import OK, Parser, guarded
@@ -68,6 +69,8 @@ def write_results(folder: Path) -> Path:
     }
     for name, study in studies.items():
         write_atomically(folder / f"{name}.svg", picture(name, study) + "\n")
+        if "per_task" in study:
+            write_atomically(folder / f"{name}_by_task.svg", by_task(name, study) + "\n")
     parts = [HOW_TO_READ, overview(studies) if studies else EMPTY]
     parts += [detail(name, study, folder.name) for name, study in studies.items()]
     page = folder.parent / "RESULTS.md"
@@ -86,6 +89,23 @@ def picture(name: str, study: Study) -> str:
         axes.set_title(f"{study['agent']} on {study['family']}, {seeds(study)}")
 
     return figures.svg(name, 640, 380, draw)
+
+
+def by_task(name: str, study: Study) -> str:
+    """Each task's return against its one parameter, in and beyond the trained range, with the bounds."""
+    family = make(study["settings"]["family"])
+    (space,), both = family.task_space, (study, study["ood"])
+    values = np.concatenate([found["params"] for found in both])
+    scores = np.concatenate([found["per_task"] for found in both], 1)
+    along = np.linspace(space.low, space.high, 201)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        floor, oracle = (b.cpu().numpy() for b in family.bounds(tasks_of(family, along[:, None])))
+        figures.return_by_parameter(axes, space, values, scores, along, (floor, oracle))
+        axes.set_title(f"{study['agent']} on {study['family']}, mean of {seeds(study)}")
+
+    return figures.svg(f"{name}_by_task", 760, 360, draw)
 
 
 def overview(studies: Mapping[str, Study]) -> str:
@@ -110,11 +130,12 @@ def detail(name: str, study: Study, folder: str) -> str:
         f"## {name}\n",
         f"{study['experiment']}\n",
         f"![Return after each adaptation, {seeds(study)}]({folder}/{name}.svg)\n",
+        f"![Return by task]({folder}/{name}_by_task.svg)\n" if "per_task" in study else "",
         table(head, rows(study)),
         f"{notes(study)}\n",
         f"    {study['command']}\n",
     ]
-    return "\n".join(parts)
+    return "\n".join(filter(None, parts))
 
 
 def rows(study: Study) -> list[list[str]]:
@@ -128,7 +149,8 @@ def rows(study: Study) -> list[list[str]]:
     ]
     for i, seed in enumerate(study["seeds"]):
         found.append([f"mean of seed {seed}", *(number(r["per_seed"][i]) for r in rounds)])
-    found.append(["mean beyond the trained range", *map(with_interval, study["ood"]["rounds"])])
+    if not make(study["family"]).shared_splits:
+        found.append(["mean beyond the trained range", *map(with_interval, study["ood"]["rounds"])])
     if known:
         values = [number(value) for value in known["returns"][: len(rounds)]]
         found.append([f"{known['name']}, published", *values, *[""] * (len(rounds) - len(values))])

@@ -87,7 +87,7 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
     del tree["seed"]
     published = make(experiment.family).published[:1]
     return {
-        "family": experiment.family,
+        "family": experiment.family_name,
         "agent": experiment.agent.name,
         "experiment": experiment.description,
         "seeds": [e.seed for e in experiments],
@@ -106,7 +106,12 @@ def scores(runs: Sequence[Run], split: str) -> dict[str, Any]:
     found = [json.loads(run.evaluation(split).read_text()) for run in runs]
     rounds = np.array([f["scores"] for f in found]).swapaxes(0, 1)  # [R, S, N]
     listed = [{**statistics.summary(r), "per_seed": r.mean(1).tolist()} for r in rounds]
-    return {"rounds": listed, "floor": found[0]["floor"], "oracle": found[0]["oracle"]}
+    summed = {"rounds": listed, "floor": found[0]["floor"], "oracle": found[0]["oracle"]}
+    params = np.array(found[0]["params"])
+    space = make(config.read(runs[0].config)["family"]).task_space
+    if len(space) == 1 and not space[0].values:  # these can be drawn: every task's mean over seeds
+        summed |= {"params": params[:, 0].tolist(), "per_task": rounds.mean(1).tolist()}
+    return summed
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The report: one file that opens offline, says what it should, and is the same for the same run."""
 
+import base64
+import io
 import json
 import re
 import shlex
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from PIL import Image
 
 from metarl import Rollout
 from metarl.experiments import Experiment, build, override, read, restored, split_settings, start
 from metarl.runs import Run
 
-figures, report = (import_module(f"metarl.experiments.{name}") for name in ("figures", "report"))
+figures, motion, report = (
+    import_module(f"metarl.experiments.{name}") for name in ("figures", "motion", "report")
+)
 
 SECTIONS = ["adaptation", "learning", "paths", "map", "tasks", "costs"]
 FAMILIES = ("navigation/maml2017", "navigation-sparse/pearl2019")  # two task parameters, and one
@@ -60,6 +66,13 @@ def of(run: Run) -> Any:
 
 def shown(value: float) -> str:
     return f"{value:,.2f}".replace("-", "−")
+
+
+@pytest.fixture(scope="module")
+def cheetah(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of a robot's report."""
+    run = start(experiment("half-cheetah-vel/promp2019"), tmp_path_factory.mktemp("cheetah") / "run")
+    return run.report.read_text()
 
 
 class Tags(HTMLParser):
@@ -149,7 +162,7 @@ def test_the_adaptation_curve_shows_all_its_numbers(family: str, runs: dict[str,
             assert f"<td>{shown(value)}</td>" in section
     for name in ("floor", "oracle"):
         assert f"<td>{name}</td><td>{shown(found[name])}</td>" in section
-        assert re.search(rf"<text[^>]*>{name}</text>", section)
+        assert re.search(rf"<text[^>]*>{name}(: [\d,]+)?</text>", section)  # one far off is only named
     for p in session.family.published:
         cells = "".join(
             f"<td>{shown(value)}</td>" for value in (p.returns * 3 if len(p.returns) == 1 else p.returns)[:3]
@@ -294,3 +307,38 @@ def test_a_running_mean_is_centred() -> None:
         assert np.allclose(smooth, np.stack([x, 2 * x], 1)[1:-1])  # a line's mean over three is itself
 
     figures.svg("line", 200, 200, draw)
+
+
+# --- robots
+
+
+def test_motion_shows_speeds_against_the_goal_that_is_theirs(cheetah: str) -> None:
+    section = part(cheetah, "motion")
+    assert len(re.findall(r"<text[^>]*>[−\d.]+ → [−\d.]+</text>", section)) == motion.SHOWN
+    assert section.count(figures.GREEN) >= motion.SHOWN  # a dotted goal in each panel
+    assert "that the agent is never told" in section
+
+
+def test_motion_has_a_strip_of_pictures_for_each_end(cheetah: str, opengl: None) -> None:
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', part(cheetah, "motion"))
+    assert len(pictures) == 2
+    for picture in pictures:
+        image = Image.open(io.BytesIO(base64.b64decode(picture)))
+        assert image.size == (8 * 160, 120)
+        assert len(np.unique(np.array(image).reshape(-1, 3), axis=0)) > 50  # not a blank one
+
+
+def test_motion_says_where_there_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(width: int, height: int) -> None:
+        raise ImportError("no such library")
+
+    rendering = import_module("metarl.envs.rendering")
+    monkeypatch.setattr(rendering, "_contexts", lambda name: broken)
+    run = start(experiment("half-cheetah-vel/promp2019"), tmp_path / "run")
+    section = part(run.report.read_text(), "motion")
+    assert "There are no pictures of the robot here" in section
+    assert "data:image" not in section
+
+
+def test_navigation_has_no_motion(page: str) -> None:
+    assert '<section id="motion">' not in page

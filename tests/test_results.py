@@ -86,6 +86,19 @@ def test_a_study_sums_up_its_runs(made: Path) -> None:
     assert {"metarl", "torch", "mujoco"} <= found["versions"].keys()
 
 
+def test_a_study_of_one_parameter_keeps_every_tasks_mean_over_seeds_and_draws_it(tmp_path: Path) -> None:
+    assert run_study(tmp_path, "--family=half-cheetah-vel/promp2019", seeds=("0",)) == 0
+    found, run = result(tmp_path), Run.open(tmp_path / "runs" / "seed_0")
+    for part, split in ((found, "test"), (found["ood"], "ood")):
+        alone = json.loads(run.evaluation(split).read_text())
+        assert part["per_task"] == alone["scores"]
+        assert part["params"] == [task[0] for task in alone["params"]]
+    page = results.write_results(tmp_path / "results").read_text()
+    assert "](results/tiny_by_task.svg)" in page
+    picture = (tmp_path / "results" / "tiny_by_task.svg").read_text()
+    assert "velocity (m/s); grey: trained range" in picture
+
+
 def test_its_settings_are_the_experiment(made: Path) -> None:
     settings = result(made)["settings"]
     assert "seed" not in settings
