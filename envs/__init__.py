@@ -1,8 +1,12 @@
 """The task families, by name; a new one is one file and one line here."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 
-from metarl import Family, device, unknown
+from metarl import ConfigError, Family, device, unknown
 
 from .ant import AntDir2dPromp2019, AntDirPearl2019, AntGoalPearl2019, AntVelMaml2017
 from .check import check_family
@@ -27,7 +31,9 @@ from .navigation import (
 from .physics import Physics, gymnasium_model, simulate
 from .random_bodies import HopperParams, Walker2dParams
 from .rendering import Painter, Picture, painter, poses, steps_per_second
-from .tasks import beyond, from_box, from_pool, named_tasks
+from .robot import Robot
+from .robots import RobotConfig, is_robot, robot_config, robot_tree
+from .tasks import beyond, from_box, from_pool, named_tasks, tasks_of
 from .vector_view import VectorView
 
 FAMILIES = {
@@ -56,11 +62,23 @@ FAMILIES = {
 }
 
 
-def make(name: str, device_name: str | torch.device = "cpu") -> Family:
-    """The family of that name on a device; ConfigError, with the names that exist, for another name."""
-    if name not in FAMILIES:
-        raise unknown("family", name, FAMILIES)
-    return FAMILIES[name](device.resolve(device_name))
+def make(
+    family: str | Path | Mapping[str, Any] | RobotConfig, device_name: str | torch.device = "cpu"
+) -> Family:
+    """The family of that name on a device, or a robot of your own, from its YAML, its tree or its config.
+
+    ConfigError, with the names that exist, for another name.
+    """
+    where = device.resolve(device_name)
+    if is_robot(family):
+        family = robot_config(robot_tree(family))  # type: ignore[arg-type]
+    if isinstance(family, RobotConfig):
+        if family.name in FAMILIES:
+            raise ConfigError(f"name is {family.name!r}, which is a family's already; allowed: another")
+        return Robot(family, where)
+    if family not in FAMILIES:
+        raise unknown("family", family, FAMILIES)
+    return FAMILIES[str(family)](where)
 
 
 register(FAMILIES)
@@ -71,6 +89,8 @@ __all__ = [
     "Painter",
     "Physics",
     "Picture",
+    "Robot",
+    "RobotConfig",
     "VectorView",
     "beyond",
     "check_family",
@@ -78,10 +98,14 @@ __all__ = [
     "from_pool",
     "gymnasium_id",
     "gymnasium_model",
+    "is_robot",
     "make",
     "named_tasks",
     "painter",
     "poses",
+    "robot_config",
+    "robot_tree",
     "simulate",
     "steps_per_second",
+    "tasks_of",
 ]

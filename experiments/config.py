@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from metarl import STRICT, ConfigError, device, unknown
+from metarl import STRICT, ConfigError, checked, device, unknown
 from metarl.agents import AGENTS
-from metarl.envs import FAMILIES
+from metarl.envs import FAMILIES, RobotConfig, is_robot, robot_config, robot_tree
 
 TENSORBOARD = find_spec("tensorboardX") is not None
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # a date that cannot be is a ValueError
@@ -45,8 +45,8 @@ class AgentChoice:
 class Experiment:
     """A family, an agent, and how the one is trained on the other."""
 
-    family: str
-    """Name of the task family."""
+    family: str | RobotConfig
+    """Name of the task family, or a robot of your own: the path of its YAML."""
     agent: AgentChoice
     """Name of the agent, and its settings."""
     description: str = ""
@@ -68,6 +68,11 @@ class Experiment:
     tensorboard: bool | None = None
     """Write TensorBoard events, too; none: where tensorboardX is installed."""
 
+    @property
+    def family_name(self) -> str:
+        """What the family is called, the user's own, too."""
+        return self.family if isinstance(self.family, str) else self.family.name
+
 
 def shipped() -> dict[str, Path]:
     """The experiments that come with the package, by name."""
@@ -88,6 +93,8 @@ def read(source: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds a {type(tree).__name__}; allowed: keys and values")
+    if is_robot(tree.get("family")):
+        tree["family"] = robot_tree(tree["family"], path.parent)
     return tree
 
 
@@ -117,32 +124,19 @@ def build(tree: Mapping[str, Any]) -> Experiment:
     if not isinstance(name, str) or name not in AGENTS:
         raise unknown("agent", name, AGENTS)
     settings = {key: value for key, value in agent.items() if key != "name"}
-    choice = AgentChoice(name, _checked(AGENTS[name].Config, settings, "agent."))
-    experiment: Experiment = _checked(Experiment, {**tree, "agent": choice}, "")
-    if experiment.family not in FAMILIES:
+    parts = {**tree, "agent": AgentChoice(name, checked(AGENTS[name].Config, settings, "agent."))}
+    if is_robot(tree.get("family")):
+        parts["family"] = robot_config(robot_tree(tree["family"]), "family.")
+    elif not isinstance(tree.get("family", ""), str):
+        names = ", ".join(sorted(FAMILIES))
+        raise ConfigError(f"family is {tree['family']!r}; allowed: {names}, or a robot's YAML")
+    experiment = checked(Experiment, parts, allowed=[key for key, _ in described(Experiment)])
+    if isinstance(experiment.family, str) and experiment.family not in FAMILIES:
         raise unknown("family", experiment.family, FAMILIES)
     if experiment.tensorboard and not TENSORBOARD:
         raise ConfigError("tensorboard is True, but tensorboardX is missing: pip install tensorboardX")
     device.resolve(experiment.device)
     return experiment
-
-
-def _checked(kind: type, tree: Mapping[str, Any], prefix: str) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(dict(tree))
-    except ValidationError as error:
-        first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    if first["type"] == "unexpected_keyword_argument":
-        raise unknown("key", key, keys(kind, prefix))
-    if first["type"] in ("missing", "missing_argument"):
-        raise ConfigError(f"{key} is missing")
-    raise ConfigError(f"{key} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}")
-
-
-def keys(kind: type, prefix: str = "") -> list[str]:
-    """All dotted keys of a configuration class."""
-    return [key for key, _ in described(kind, prefix)]
 
 
 def described(kind: type, prefix: str = "") -> list[tuple[str, str]]:

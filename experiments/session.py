@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch import Generator
 from metarl import Agent, Evaluation, Family, RunError, Split, Tasks, device, evaluate
 from metarl.agents import AGENTS
 from metarl.checkpoint import write_atomically
-from metarl.envs import make
+from metarl.envs import Robot, make
 from metarl.runs import Run
 
 from .config import Experiment, build, flat, read, to_tree
 
 # what may differ between a checkpoint and its run: how long it trains, where, and what is seen of it
 FREE = ("iterations", "evaluation", "description", "checkpoint_every", "tensorboard", "device")
+MOVABLE = "family.model"  # where a robot's model lies; what it is, its fingerprint tells
 DETAILS = ("params", "scores")  # what evaluation.json holds besides the summary
 
 
@@ -26,10 +28,12 @@ class Session:
     """A family, an agent and a generator, made from an experiment, and how far their training has come."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
         where = device.resolve(experiment.device)
         self.rng: Generator = device.generator(experiment.seed, where)
         self.family: Family = make(experiment.family, where)
+        if isinstance(self.family, Robot):
+            experiment = replace(experiment, family=self.family.config)  # with its model's fingerprint
+        self.experiment = experiment
         kind = AGENTS[experiment.agent.name]
         spaces = self.family.observation_space, self.family.action_space
         self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent.settings)
@@ -53,7 +57,7 @@ class Session:
             return "it is not one of a training"
         ours, theirs = flat(to_tree(self.experiment)), flat(state["experiment"])
         for key, value in theirs.items():
-            if key.partition(".")[0] not in FREE and ours.get(key) != value:
+            if key.partition(".")[0] not in FREE and key != MOVABLE and ours.get(key) != value:
                 return f"{key} is {value!r}, the run's is {ours.get(key)!r}"
         return ""
 

@@ -7,16 +7,17 @@ from typing import Any
 from rich.table import Table
 
 from metarl import Evaluation, Family
-from metarl.envs import FAMILIES
+from metarl.envs import FAMILIES, Robot
 from metarl.runs import Run
 
 
 def adaptation_table(run: Run, split: str) -> Table:
     """The kept evaluation of a split, a line a round, with the published values beside it."""
     found: dict[str, Any] = json.loads(run.evaluation(split).read_text())
-    published = FAMILIES[found["family"]].published[:1] if split == "test" else ()
+    family: Any = FAMILIES.get(found["family"], Robot)
+    published = family.published[:1] if split == "test" else ()
     title = f"{found['agent']} on {found['family']}, {split} split, {found['tasks']} tasks"
-    if FAMILIES[found["family"]].shared_splits:
+    if family.shared_splits:
         title += ", the same as in training"
     table = Table(title=title)
     table.add_column("steps")

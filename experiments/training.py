@@ -28,7 +28,7 @@ class Interrupted(Exception):
 def start(experiment: Experiment, out: Path, overwrite: bool = False) -> Run:
     """Train an experiment in a new run folder, then evaluate it and write its report."""
     session = Session(experiment)
-    run = Run.create(out, to_yaml(experiment), overwrite)
+    run = Run.create(out, to_yaml(session.experiment), overwrite)
     return proceed(run, session)
 
 

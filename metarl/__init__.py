@@ -9,7 +9,7 @@ from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
 from .loop import collect, opening, run_trial, train
 from .policy import Batch, Derivatives, Gaussian, Policy
 from .returns import discounted_return, gae, linear_baseline, normalised
-from .settings import STRICT
+from .settings import STRICT, checked
 from .trust_region import conjugate_gradient, largest_step, line_search
 from .types import (
     SPLITS,
@@ -58,6 +58,7 @@ __all__ = [
     "TaskParameter",
     "Tasks",
     "Trial",
+    "checked",
     "collect",
     "conjugate_gradient",
     "device",
