@@ -88,7 +88,8 @@ class Robot(Locomotion):
         self._up = torch.ones(3).to(physics.qpos)
         self._up = self._rotation()[0, 2].clone()
         self.velocity = torch.zeros(1, 1, 2).to(physics.qpos)
-        self._standing_still = self._moment(torch.zeros(1, self.model.nu).to(physics.qpos))
+        now = self._moment(torch.zeros(1, self.model.nu).to(physics.qpos))
+        self._standing_still = now._replace(sites={name: x.clone() for name, x in now.sites.items()})
         if self._fallen().any():
             height = self._physics.read("xpos")[0, self._root, 2]
             allowed = [*(self.config.terminate.height or ())]

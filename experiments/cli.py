@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from metarl import ConfigError, MetarlError, __version__
@@ -248,5 +249,5 @@ def _list(a: argparse.Namespace) -> None:
     for title, entries in found.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
         for name, line in entries.items():
-            table.add_row(name, line)
+            table.add_row(name, escape(line))  # what stands in brackets is no markup
         Console().print(table)

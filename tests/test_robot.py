@@ -143,14 +143,16 @@ def test_a_variation_is_what_mujoco_compiles(
 
 
 def test_tasks_side_by_side_each_have_their_own_numbers(folder: Path) -> None:
-    family = robot(folder, vary={"x": {"what": "mass", "range": [0.5, 2], "ood": [2, 3]}, **VARY})
-    tasks = named_tasks(family, [{"x": 0.5, "pull": 6.0}, {"x": 2.0, "pull": 9.0}])
-    family.reset(tasks, 2, generator(0))
-    fields = family._physics.varied()
+    load = {"what": "payload", "of": "torso", "range": [0, 1]}
+    vary = {"load": load, "x": {"what": "mass", "range": [0.5, 2], "ood": [2, 3]}, **VARY}
+    family = robot(folder, vary=vary)
+    one, other = {"load": 0.25, "x": 0.5, "pull": 6.0}, {"load": 1.0, "x": 2.0, "pull": 9.0}
+    family.reset(named_tasks(family, [one, other]), 2, generator(0))
+    fields, model = family._physics.varied(), family.model
     np.testing.assert_allclose(fields["opt.gravity"][:, 2], [-6, -6, -9, -9])
-    torso = family.model.body("torso").id
-    np.testing.assert_allclose(fields["body_mass"][:, torso], [1, 1, 4, 4])
-    assert family.model.body_mass[torso] == 2  # the model itself stays as it is
+    np.testing.assert_allclose(fields["body_mass"][:, model.body("torso").id], [1, 1, 4, 4])
+    np.testing.assert_allclose(fields["body_mass"][:, model.body("payload.load").id], [0.25, 0.25, 1, 1])
+    assert model.body_mass[model.body("torso").id] == 2  # the model itself stays as it is
 
 
 def test_a_payload_moves_the_centre_of_mass_and_the_inertia(folder: Path) -> None:
@@ -219,13 +221,25 @@ def test_an_episode_ends_where_the_root_is_too_low_or_leans_too_far(folder: Path
     assert not ended[0]
 
 
+def test_what_breaks_the_simulation_stands_still_for_the_rest_and_is_not_paid(folder: Path) -> None:
+    reach = {"term": "reach", "site": "nose", "target": [0.25, 0, [0.7, 0.9]], "weight": 2}
+    family = robot(folder, reward=[{"term": "alive"}, reach, {"term": "upright"}])
+    family.reset(given(family, pull=9.0, goal_z=0.8), 1, generator(0))
+    family._physics.qvel[:] = 1e12
+    outcome = family.step(torch.zeros(1, 1, 2))
+    assert outcome.terminated.item()
+    assert outcome.reward.item() == pytest.approx(-10 * 2 * 0.3)  # 10 steps, 0.3 m below the goal
+
+
 def test_servos_hold_the_start_pose_with_the_motors_limits(folder: Path) -> None:
+    xml = MJCF.format(**NOMINAL).replace("<position ", '<position gear="-2" ')
+    (folder / "strider.xml").write_text(xml)
     family = robot(folder, servo={"kp": 50, "kd": 2, "range": 0.4}, start={"keyframe": "crouch"}, floor=False)
     model = family.model
     np.testing.assert_allclose(model.actuator_ctrlrange, [[-0.2, 0.6]] * 2)
     np.testing.assert_allclose(model.actuator_gainprm[:, 0], 50)
     np.testing.assert_allclose(model.actuator_biasprm[:, 1:3], [[-50, -2]] * 2)
-    np.testing.assert_allclose(model.actuator_forcerange, np.array([[-2.0, 2.0], [-0.25, 0.75]]))
+    np.testing.assert_allclose(model.actuator_forcerange, np.array([[-2.0, 2.0], [-1.5, 0.5]]))
 
 
 def test_the_floor_is_what_the_action_0_earns_and_the_oracle_the_highest_of_each_term(folder: Path) -> None:

@@ -15,6 +15,7 @@ from .config import RobotConfig, Servo, package_of
 from .variations import add_payload, centre_payload, name_of
 
 HINGES = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+EXAMPLES = "robosuite_models"  # the package of the robots that ship as examples
 # what a model's behaviour depends on, and versions of MuJoCo agree on
 PHYSICS = re.compile(
     r"qpos0|key_qpos|mesh_vert|hfield_data|pair_friction|body_(parentid|pos|quat|mass|inertia|ipos|iquat|gravcomp)"
@@ -34,7 +35,8 @@ def located(model: str) -> Path:
     if package:
         spec = find_spec(package) if package.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"model is {model!r}, but the package {package!r} is not installed")
+            hint = "; pip install 'metarl-suite[robots]'" if package == EXAMPLES else ""
+            raise ConfigError(f"model is {model!r}, but the package {package!r} is not installed{hint}")
         path = Path(spec.submodule_search_locations[0]) / model.partition(":")[2]
     if not path.is_file():
         raise ConfigError(f"model is {model!r}, which is no file ({path}); allowed: an MJCF file")

@@ -85,10 +85,8 @@ def add_payload(spec: mujoco.MjSpec, name: str, load: Variation) -> None:
 
 
 def centre_payload(model: mujoco.MjModel, name: str) -> None:
-    """Put the inertial frame of a compiled payload, which had no mass yet, into its centre."""
-    body = model.body(payload_body(name)).id
-    model.body_ipos[body], model.body_iquat[body] = 0, (1, 0, 0, 0)
-    model.body_sameframe[body] = mujoco.mjtSameFrame.mjSAMEFRAME_BODY
+    """Put the centre of mass of a compiled payload, which had no mass yet, into its frame's origin."""
+    model.body_ipos[model.body(payload_body(name)).id] = 0
 
 
 class Varied:
