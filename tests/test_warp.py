@@ -1,5 +1,6 @@
 """The physics engine for GPUs on warp's CPU device: all but the CUDA stream, against the CPU engine."""
 
+import math
 import sys
 from functools import cache
 from importlib import import_module
@@ -10,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl import ConfigError, generator
-from metarl.envs import Physics, gymnasium_model, simulate
+from metarl import ConfigError, generator, train
+from metarl.agents import MamlTrpo
+from metarl.envs import Physics, gymnasium_model, make, simulate
 
 N = 4
 WarpPhysics: Any = import_module("metarl.envs.physics").WarpPhysics  # where families need not look
@@ -186,6 +188,27 @@ def test_fresh_arrays_describe_the_state_after_the_step() -> None:
         assert_close([(ours, theirs) for ours, theirs in arrays])
         torso = arrays[0][0][:, 1, 0]
         assert torch.equal(torso, both[0].qpos[:, 0])  # the root's x: a stale one would be a substep behind
+
+
+@pytest.mark.parametrize("name", ["half-cheetah-vel/maml2017", "hopper-params/pearl2019"])
+def test_families_play_and_learn_on_it_as_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco_warp", reason="needs the extra gpu: pip install 'metarl-suite[gpu]'")
+    reference = make(name)
+    locomotion = import_module("metarl.envs.locomotion")
+    monkeypatch.setattr(locomotion, "simulate", lambda model, n, _, fresh: WarpPhysics(model, n, CPU, fresh))
+    family = make(name)
+    tasks = family.sample_tasks(2, "test", generator(0))
+    first = [world.reset(tasks, 2, generator(1)) for world in (family, reference)]
+    assert torch.equal(*first)
+    for action in 0.5 * torch.randn(5, 2, 2, *family.action_space.shape, generator=generator(2)):
+        ours, theirs = family.step(action), reference.step(action)
+        assert torch.allclose(ours.obs, theirs.obs, atol=1e-3)
+        assert torch.allclose(ours.reward, theirs.reward, atol=1e-2)  # a velocity is a place over a step
+        assert torch.equal(ours.terminated, theirs.terminated)
+    rng = generator(0)
+    agent = MamlTrpo(family.observation_space, family.action_space, rng, MamlTrpo.Config(hidden=(4,)))
+    (metrics,) = train(family, agent, rng, iterations=1, rounds=(2, 2), meta_batch_size=2)
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_too_little_room_for_contacts_is_an_error_that_says_what_to_raise() -> None:

@@ -197,7 +197,7 @@ class WarpPhysics:
         self._host.vary(fields)
         for name, rows in self._host.varied().items():
             if self._per_world(name):
-                self._upload(name, torch.from_numpy(rows))
+                self._upload(name, torch.tensor(rows))
             elif name in fields:
                 raise ConfigError(f"model field {name!r} is one for all simulations in mujoco_warp")
         self._wp.synchronize_device(self._place)
