@@ -34,12 +34,12 @@ STEPS = 200  # in a block, for each
 
 
 class Ours:
-    """The family behind Gaussian policies, 64-64, one a task: whole episodes, and what was done in them."""
+    """The family behind Gaussian policies, 64-64 relu, one a task: whole episodes, and what was done in them."""
 
     def __init__(self, tasks: int, episodes: int) -> None:
         self.family, self.rng, self.episodes = make(NAME), generator(0), episodes
         self.tasks = self.family.sample_tasks(tasks, "train", self.rng)
-        self.policy = GaussianMlp(20, 6, self.rng)
+        self.policy = GaussianMlp(20, 6, self.rng, activation="relu")
         self.params = self.policy.flat.detach().repeat(tasks, 1)  # [N, P]
 
     def play(self) -> tuple[float, Tensor, Tensor, Tensor]:

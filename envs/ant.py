@@ -43,7 +43,7 @@ class Ant(Locomotion):
         """Positions but x and y, and velocities, 27 in all."""
         return self._physics.qpos[:, 2:], self._physics.qvel
 
-    def _fallen(self) -> Tensor:
+    def _fallen(self) -> Tensor | None:
         height = self._physics.qpos[:, 2]
         return (height < self.lowest) | (height > 1.0)
 
@@ -136,8 +136,8 @@ class AntGoalPearl2019(Ant):
         """Where to go, [N, 2]; the observation begins with where the torso's frame is."""
         return tasks.params
 
-    def _fallen(self) -> Tensor:
-        return Locomotion._fallen(self)
+    def _fallen(self) -> None:
+        return None
 
     def _progress(self) -> Tensor:
         return -(self._by_task(self._position()) - self.params).abs().sum(-1)

@@ -80,9 +80,9 @@ class Locomotion(ABC):
         """How fast it moved in the last step, [n, D], in m/s; before: its position before it."""
         return (self._position() - before) / self.dt
 
-    def _fallen(self) -> Tensor:
-        """Which episodes its pose ends, [n], bool."""
-        return torch.zeros(self._physics.n, dtype=torch.bool, device=self._physics.qpos.device)
+    def _fallen(self) -> Tensor | None:
+        """Which episodes its pose ends, [n], bool; none where no pose does."""
+        return None
 
     # --- the task's side
 
@@ -157,7 +157,8 @@ class Locomotion(ABC):
             still = self._standing(self.params[:, 0])[:, None]
             reward = torch.where(diverged, (self.horizon + 1 - self._by_task(self._time)) * still, reward)
         reward = reward.to(torch.get_default_dtype())
-        ended = diverged | self._by_task(self._fallen())
+        fallen = self._fallen()
+        ended = diverged if fallen is None else diverged | self._by_task(fallen)
         return Outcome(self._observation(), reward, ended, torch.zeros_like(reward))
 
     def _observation(self) -> Tensor:

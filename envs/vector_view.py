@@ -50,12 +50,8 @@ class VectorView(VectorEnv[Array, Array, Array]):
         self.family: Any = make(family) if isinstance(family, str) else family
         check_render_mode(self.family, render_mode)
         _check_batch(self.family, num_envs, autoreset_mode)
-        self.num_envs, self.split, self.render_mode, self._size = (
-            num_envs,
-            split,
-            render_mode,
-            (width, height),
-        )
+        self.num_envs, self.split, self.render_mode = num_envs, split, render_mode
+        self._size = width, height
         self.mode = AutoresetMode(autoreset_mode)
         self.metadata = {**render_metadata(self.family), "autoreset_mode": self.mode}
         self.single_observation_space = self.family.observation_space

@@ -15,11 +15,13 @@ from torch import Generator, Tensor, nn
 from .policy import LOG_STD_MIN, Batch, Derivatives, Gaussian, Policy
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh_, "relu": torch.relu_}
 # f'(z) g from h = f(z) and g, in one pass
 BACKWARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "tanh": torch.ops.aten.tanh_backward,
     "relu": lambda g, h: torch.ops.aten.threshold_backward(g, h, 0),
 }
+Layers = tuple[list[Tensor], list[Tensor], Tensor]  # weights, biases, log_std
 
 
 class GaussianMlp(Policy):
@@ -37,6 +39,7 @@ class GaussianMlp(Policy):
     ) -> None:
         super().__init__()
         self.activation = activation
+        self._views: tuple[Tensor, Layers] | None = None
         sizes = [inputs, *hidden, outputs]
         # weights are [in, out], so that a layer of all tasks is one baddbmm
         self.weights = nn.ParameterList(_xavier(i, o, rng) for i, o in pairwise(sizes))
@@ -59,17 +62,26 @@ class GaussianMlp(Policy):
         change[: len(self.log_std)] = math.log(factor)  # a module's own parameters come first
         return change
 
-    def layers(self, params: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def layers(self, params: Tensor) -> Layers:
         """Weights [n, in, out], biases [n, 1, out] and log_std [n, 1, A] of flat parameters [n, P]."""
         log_std, *parts = self.split(params)
         depth = len(parts) // 2
         return parts[:depth], [b.unsqueeze(-2) for b in parts[depth:]], log_std.unsqueeze(-2)
 
+    def views(self, params: Tensor) -> Layers:
+        """The layers, kept for the next call with the very same tensor: a rollout makes hundreds."""
+        if params.requires_grad:
+            return self.layers(params)  # whose views belong to one graph
+        kept = self._views
+        if kept is None or kept[0] is not params:
+            kept = self._views = params, self.layers(params)
+        return kept[1]
+
     def batched(self, params: Tensor, obs: Tensor) -> Gaussian:
         """The policies of n tasks, [n, P] and [n, B, O], a batched matrix product a layer."""
-        weights, biases, log_std = self.layers(params)
+        weights, biases, log_std = self.views(params)
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            obs = ACTIVATIONS[self.activation](torch.baddbmm(bias, obs, weight))
+            obs = IN_PLACE[self.activation](torch.baddbmm(bias, obs, weight))
         return Gaussian(torch.baddbmm(biases[-1], obs, weights[-1]), log_std.clamp(min=LOG_STD_MIN))
 
     def derivatives(self, params: Tensor, batch: Batch) -> Derivatives:
