@@ -84,10 +84,6 @@ class AntVelMaml2017(GoalVelocity, Ant):
     control_cost = 0.005
     fastest, accepted = 3.0, 5.0
 
-    def _pools(self) -> dict[str, np.ndarray]:
-        test = np.random.RandomState(1).uniform(0.0, self.fastest, (40, 1))
-        return {"test": test, "ood": self._beyond(40)}
-
     def _compile(self) -> mujoco.MjModel:
         def edit(spec: mujoco.MjSpec) -> None:
             velocity, body = mujoco.mjtSensor.mjSENS_SUBTREELINVEL, mujoco.mjtObj.mjOBJ_BODY
@@ -100,7 +96,7 @@ class AntVelMaml2017(GoalVelocity, Ant):
         return 0.01 * noise[:, : self.model.nq], 0.1 * noise[:, self.model.nq :]
 
     def _velocity(self, before: Tensor) -> Tensor:
-        return self._physics.read("sensordata")[:, :1]
+        return self._physics.read("sensordata")[:, :1].clone()
 
     def _observe(self) -> tuple[Tensor, ...]:
         """Positions, velocities, the torso's rotation matrix and the centre of mass, 41 in all."""

@@ -11,14 +11,9 @@ from torch import Generator, Tensor
 from metarl import Published
 
 from .locomotion import Locomotion
-from .running import Direction, GoalVelocity
+from .running import Direction, GoalVelocity, uniform
 
 HEIGHT = 0.7  # of the torso's frame above the floor, in metres, where the root's height is 0
-
-
-def uniform(seed: int, n: int, high: float) -> np.ndarray:
-    """n numbers between 0 and `high` as numpy draws them after numpy.random.seed, [n, 1]."""
-    return np.random.RandomState(seed).uniform(0.0, high, (n, 1))
 
 
 class CentreOfMass:
@@ -126,9 +121,6 @@ class HalfCheetahVelMaml2017(GoalVelocity, HalfCheetahOfRllab):
         Published("oracle policy", (-54.47,), "cbfinn/maml_rl, icml/*.pkl"),
     )
 
-    def _pools(self) -> dict[str, np.ndarray]:
-        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
-
 
 class HalfCheetahVelPearl2019(GoalVelocity, HalfCheetahWithTorso):
     """Rakelly et al. 2019: cheetah-vel of katerakelly/oyster."""
@@ -151,9 +143,6 @@ class HalfCheetahVelPromp2019(GoalVelocity, HalfCheetah):
     action_scale = 10.0
     fastest, accepted = 3.0, 5.0
 
-    def _pools(self) -> dict[str, np.ndarray]:
-        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
-
 
 class HalfCheetahVelVaribad2020(GoalVelocity, HalfCheetahWithTorso):
     """Zintgraf et al. 2020: HalfCheetahVel of lmzintgraf/varibad, where a trial is two episodes."""
@@ -162,9 +151,6 @@ class HalfCheetahVelVaribad2020(GoalVelocity, HalfCheetahWithTorso):
     summary = "half-cheetah at any velocity in [0, 3] m/s, 200 steps of 0.05 s (Zintgraf et al. 2020)"
     fastest, accepted = 3.0, 5.0
 
-    def _pools(self) -> dict[str, np.ndarray]:
-        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
-
 
 class HalfCheetahVelRobust2023(GoalVelocity, HalfCheetahWithTorso):
     """Greenberg et al. 2023: the wide range of RobustMetaRL, judged by its worst tasks, too."""
@@ -172,7 +158,6 @@ class HalfCheetahVelRobust2023(GoalVelocity, HalfCheetahWithTorso):
     name = "half-cheetah-vel/robust2023"
     summary = "half-cheetah at any velocity in [0, 7] m/s, 200 steps of 0.05 s (Greenberg et al. 2023)"
     fastest, accepted = 7.0, 9.0
-    published = (Published("VariBAD, mean of two episodes", (-82.0,), "RobustMetaRL, read off a figure"),)
 
     def _pools(self) -> dict[str, np.ndarray]:
         return {"test": uniform(1, 1008, self.fastest), "ood": self._beyond(40)}
@@ -185,9 +170,6 @@ class HalfCheetahVelAmago2024(GoalVelocity, HalfCheetah):
     summary = "half-cheetah at any velocity in [0, 3] m/s, 1000 steps of 0.05 s (Grigsby et al. 2024)"
     horizon = 1000
     fastest, accepted = 3.0, 5.0
-
-    def _pools(self) -> dict[str, np.ndarray]:
-        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
 
 
 class HalfCheetahDirMaml2017(Direction, HalfCheetahOfRllab):

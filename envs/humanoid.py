@@ -3,6 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
+from metarl import Bounds, Tasks
+
 from .running import Heading
 
 
@@ -42,3 +44,7 @@ class HumanoidDirPearl2019(Heading):
     def _fallen(self) -> Tensor:
         height = self._physics.qpos[:, 2]
         return (height < 1.0) | (height > 2.0)
+
+    def bounds(self, tasks: Tasks) -> Bounds:
+        """As of all who run, but the floor: without torque it does not stand. That is played."""
+        return super().bounds(tasks)._replace(floor=self._limp(tasks))

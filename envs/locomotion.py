@@ -21,7 +21,7 @@ class Locomotion(ABC):
 
     A subclass says how the robot starts, what it observes and when it has fallen (the robot's side), and
     what progress is (the task's). Physics runs in its own precision; only what leaves it is rounded. A
-    simulation that breaks ends its own episode, and earns for the rest what standing still would.
+    simulation that breaks ends its own episode, and loses for the rest what standing still would.
     """
 
     name: str
@@ -153,8 +153,9 @@ class Locomotion(ABC):
         cost = self.control_cost * self._by_task(control.square().sum(-1))
         reward = self._progress() + self.bonus - cost
         if diverged.any():
-            # What breaks the simulation stands still for the rest, lest a policy that does look perfect.
-            still = self._standing(self.params[:, 0])[:, None]
+            # What breaks the simulation stands still for the rest, lest a policy that does look perfect;
+            # where standing pays, it earns nothing, lest it look better than one that falls.
+            still = self._standing(self.params[:, 0])[:, None].clamp(max=0)
             reward = torch.where(diverged, (self.horizon + 1 - self._by_task(self._time)) * still, reward)
         reward = reward.to(torch.get_default_dtype())
         fallen = self._fallen()

@@ -17,7 +17,6 @@ from .locomotion import Locomotion
 from .physics import gymnasium_model
 
 TRAINED, ACCEPTED = 3.0, 4.0  # the largest exponent u in training, and of what is accepted
-LIMP_EPISODES = 4
 FIELDS = {  # the model's field, its base, and the names of what one element of it holds
     "body_mass": (1.5, ("",)),
     "body_inertia": (1.5, (".x", ".y", ".z")),

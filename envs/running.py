@@ -12,6 +12,11 @@ from .locomotion import Locomotion
 from .tasks import from_splits
 
 
+def uniform(seed: int, n: int, high: float) -> np.ndarray:
+    """n numbers between 0 and `high` as numpy draws them after numpy.random.seed, [n, 1]."""
+    return np.random.RandomState(seed).uniform(0.0, high, (n, 1))
+
+
 class GoalVelocity(Locomotion):
     """Run at a velocity that has to be found out: progress = -|v - v_goal|."""
 
@@ -21,6 +26,10 @@ class GoalVelocity(Locomotion):
     def __init__(self, device: torch.device) -> None:
         self.task_space = (TaskParameter("velocity", "m/s", 0.0, self.accepted, 0.0, self.fastest),)
         super().__init__(device)
+
+    def _pools(self) -> dict[str, np.ndarray]:
+        """Training takes any velocity, unless a convention says otherwise."""
+        return {"test": uniform(1, 40, self.fastest), "ood": self._beyond(40)}
 
     def _beyond(self, n: int) -> np.ndarray:
         """n goal velocities above all trained ones, evenly spaced up to the fastest that is accepted."""
@@ -44,8 +53,25 @@ class GoalVelocity(Locomotion):
         return Bounds(self.horizon * self._standing(tasks.params), self.horizon * self.bonus - missing)
 
 
-class Direction(Locomotion):
-    """Run forwards or backwards: progress = ±v."""
+class Onwards(Locomotion):
+    """Run as fast as possible, one way or another: progress = weight v."""
+
+    weight = 1.0
+
+    def _progress(self) -> Tensor:
+        return self.weight * self.speed()
+
+    def _standing(self, params: Tensor) -> Tensor:
+        return torch.full_like(params[:, 0], self.bonus)
+
+    def bounds(self, tasks: Tasks) -> Bounds:
+        """Floor: stand still. Oracle: speed up all the way, with all the friction that there is."""
+        floor = self.horizon * self._standing(tasks.params)
+        return Bounds(floor, floor + self.weight * self._farthest(self._grip()).to(floor))
+
+
+class Direction(Onwards):
+    """Forwards or backwards."""
 
     shared_splits = True  # there are two tasks
     task_space = (TaskParameter("direction", "", -1.0, 1.0, -1.0, 1.0, values=(-1.0, 1.0)),)
@@ -58,33 +84,26 @@ class Direction(Locomotion):
     def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
         """The two tasks or, in training where they are not pooled, a coin toss for each."""
         drawn = from_splits(self.pools, self.task_space, n, split, rng)
-        return drawn if split in self.pools else drawn._replace(params=drawn.params.sign())
+        if split in self.pools:
+            return drawn
+        return drawn._replace(params=torch.where(drawn.params < 0, -1.0, 1.0).to(drawn.params))
 
     def speed(self) -> Tensor:
         """Forwards or backwards, [N, E]."""
         return self.params[..., 0] * self.velocity[..., 0]
 
-    def _standing(self, params: Tensor) -> Tensor:
-        return torch.full_like(params[:, 0], self.bonus)
 
-    def bounds(self, tasks: Tasks) -> Bounds:
-        """Floor: stand still. Oracle: speed up all the way, with all the friction that there is."""
-        floor = self.horizon * self._standing(tasks.params)
-        return Bounds(floor, floor + self._farthest(self._grip()).to(floor))
-
-
-class Heading(Locomotion):
-    """Run in a direction of the plane: progress = weight v · (cos angle, sin angle).
+class Heading(Onwards):
+    """In a direction of the plane, (cos angle, sin angle).
 
     The tasks go all the way round, so that there is nothing beyond: ood are other angles again.
     """
 
     task_space = (TaskParameter("angle", "rad", 0.0, 2 * math.pi, 0.0, 2 * math.pi),)
-    weight = 1.0
-    train_angles: int | None = None  # pooled; none: any angle
+    train_angles = 0  # pooled; 0: any angle
 
     def _pools(self) -> dict[str, np.ndarray]:
-        angles = np.random.RandomState(1337).uniform(0.0, 2 * math.pi, ((self.train_angles or 0) + 70, 1))
+        angles = uniform(1337, self.train_angles + 70, 2 * math.pi)
         train, test, other = np.split(angles, [-70, -40])
         return {"test": test, "ood": other} | ({"train": train} if len(train) else {})
 
@@ -92,14 +111,3 @@ class Heading(Locomotion):
         """Along the heading, [N, E]."""
         angle = self.params[..., 0]
         return (self.velocity * torch.stack([angle.cos(), angle.sin()], -1)).sum(-1)
-
-    def _progress(self) -> Tensor:
-        return self.weight * self.speed()
-
-    def _standing(self, params: Tensor) -> Tensor:
-        return torch.full_like(params[:, 0], self.bonus)
-
-    def bounds(self, tasks: Tasks) -> Bounds:
-        """Floor: stand still. Oracle: speed up all the way, with all the friction that there is."""
-        floor = self.horizon * self._standing(tasks.params)
-        return Bounds(floor, floor + self.weight * self._farthest(self._grip()).to(floor))

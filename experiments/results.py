@@ -149,7 +149,7 @@ def rows(study: Study) -> list[list[str]]:
     ]
     for i, seed in enumerate(study["seeds"]):
         found.append([f"mean of seed {seed}", *(number(r["per_seed"][i]) for r in rounds)])
-    if not make(study["family"]).shared_splits:
+    if not make(study["settings"]["family"]).shared_splits:
         found.append(["mean beyond the trained range", *map(with_interval, study["ood"]["rounds"])])
     if known:
         values = [number(value) for value in known["returns"][: len(rounds)]]

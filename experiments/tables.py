@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from metarl import Evaluation, Family
@@ -19,7 +20,7 @@ def adaptation_table(run: Run, split: str) -> Table:
     title = f"{found['agent']} on {found['family']}, {split} split, {found['tasks']} tasks"
     if family.shared_splits:
         title += ", the same as in training"
-    table = Table(title=title)
+    table = Table(title=escape(title))
     table.add_column("steps")
     for column in ("return", "95 %", "IQM", "worst 5 %", *(f"{p.name}, published" for p in published)):
         table.add_column(column, justify="right")
@@ -38,7 +39,7 @@ def adapted_task(family: Family, task: Mapping[str, float], found: Evaluation) -
     """The adaptation to one task, a line a round, over its episodes."""
     units = {p.name: p.unit for p in family.task_space}
     text = ", ".join(f"{name} = {value:g} {units[name]}" for name, value in task.items())
-    table = Table(title=f"{found.family}: {text}")
+    table = Table(title=escape(f"{found.family}: {text}"))
     for column in ("adaptations", "mean", "worst episode", "best episode"):
         table.add_column(column, justify="right" if column != "adaptations" else "left")
     for k, r in enumerate(found.returns):

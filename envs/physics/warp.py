@@ -67,7 +67,7 @@ class WarpPhysics:
     ) -> None:
         self.n, self._device, self._fresh = n, device, fresh
         self._wp, self._mjw = packages()
-        self._place = self._wp.device_from_torch(device)
+        self._place = self._wp.device_from_torch(str(device))  # a bare "cuda" is the current one
         self._mask, self._lost = torch.ones(2, n, dtype=torch.bool, device=device)
         self._model, self._data = self._build(model, capacity or {})
         self._model.opt.warn_overflow = 0  # it prints; ours is an error
