@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from copy import copy
 
 import gymnasium as gym
@@ -31,6 +32,7 @@ class Locomotion(ABC):
     horizon = 200
     reads: tuple[str, ...] = ()  # what it takes from the simulation beside qpos and qvel
     fresh = False  # these are as of after a step, which is rllab's way; else one substep old, as Gym's are
+    capacity: Mapping[str, int] | None = None  # room for contacts on a GPU, where that is too little
     action_scale = 1.0  # actions lie in [-scale, scale], which is the actuators' whole range
     bonus = 0.0  # for each step
     control_cost: float
@@ -120,7 +122,7 @@ class Locomotion(ABC):
     def _prepare(self, tasks: int, episodes: int) -> None:
         self._shape, n = (tasks, episodes), tasks * episodes
         if not hasattr(self, "_physics") or n != self._physics.n:
-            self._physics = simulate(self.model, n, self.device, self.fresh)
+            self._physics = simulate(self.model, n, self.device, self.fresh, self.capacity)
             for name in self.reads:
                 self._physics.read(name)  # from now on each reset and step refreshes it
             self._torque = torch.from_numpy(self.reach).to(self._physics.qpos)

@@ -81,7 +81,7 @@ def adaptation_curve(
     mean, iqm = ([r[key] for r in rounds] for key in ("mean", "iqm"))
     seen = [floor, *mean, *(value for p in published for value in p.returns)]
     labels = [(floor, "floor", INK)]
-    if oracle <= max(seen) + FAR * np.ptp(seen):
+    if near(oracle, seen):
         labels.append((oracle, "oracle", GREEN))
     for value, _, colour in labels:
         axes.axhline(value, color=colour, lw=1, ls=(0, (1, 2)))
@@ -100,6 +100,11 @@ def adaptation_curve(
     if (oracle, "oracle", GREEN) not in labels:
         labels.append((axes.get_ylim()[1], f"oracle: {number(oracle, 0)}", GREEN))
     label_right(axes, labels)
+
+
+def near(bounds: Array | float, seen: Array | Sequence[float]) -> bool:
+    """Whether bounds are close enough to what was seen for a picture that shows both."""
+    return bool(np.max(bounds) <= np.max(seen) + FAR * np.ptp(seen))
 
 
 def label_right(axes: Axes, labels: Sequence[tuple[float, str, str]], line: float = 0.055) -> None:
@@ -259,7 +264,8 @@ def return_by_parameter(
     order = np.argsort(values)
     axes.axvspan(space.train_low, space.train_high, color="#f0f0f0", lw=0)
     for bound, name, colour in zip(bounds, ("floor", "oracle"), (INK, GREEN), strict=True):
-        axes.plot(curve, bound, color=colour, lw=1.2, label=name)
+        if name == "floor" or near(bound, scores):
+            axes.plot(curve, bound, color=colour, lw=1.2, label=name)
     for k, colour in ((0, PALE), (len(scores) - 1, BLUE)):
         axes.plot(values[order], scores[k, order], "o-", color=colour, lw=1, ms=3.5, label=legend(k))
     axes.set(xlabel=f"{space.name} ({space.unit}); grey: trained range", ylabel="return")
@@ -273,7 +279,8 @@ def task_returns(figure: Figure, splits: Mapping[str, tuple[Array, Array]]) -> N
         order = np.argsort(scores[-1])[::-1]
         x, first, last = np.arange(1, len(order) + 1), scores[0, order], scores[-1, order]
         axes.vlines(x, first, last, color="#d4d4d4", lw=1.5)
-        axes.plot(x, oracle[order], "_", color=GREEN, ms=6, mew=1.4, label="oracle")
+        if near(oracle, scores):
+            axes.plot(x, oracle[order], "_", color=GREEN, ms=6, mew=1.4, label="oracle")
         axes.plot(x, first, "o", color=PALE, ms=4, label=legend(0))
         axes.plot(x, last, "o", color=BLUE, ms=4, label=legend(len(scores) - 1))
         axes.set(title=title, xlabel="tasks, best first")

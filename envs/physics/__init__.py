@@ -52,15 +52,22 @@ class Physics(Protocol):
 
 
 def simulate(
-    model: mujoco.MjModel, n: int, device: str | torch.device = "cpu", fresh: bool = False
+    model: mujoco.MjModel,
+    n: int,
+    device: str | torch.device = "cpu",
+    fresh: bool = False,
+    capacity: Mapping[str, int] | None = None,
 ) -> Physics:
     """n simulations of a model: in float64 on the CPU's cores, in float32 on a GPU (the extra `gpu`).
 
     fresh: derived arrays, sensors of place and velocity among them, are those of the state after a
     step, at the cost of computing them once more; accelerations and forces stay a substep old.
+    capacity: on a GPU, room for contacts (nconmax, njmax) and other bounds of mujoco_warp's make_data.
     """
     place = devices.resolve(device)
-    return CpuPhysics(model, n, fresh) if place.type == "cpu" else WarpPhysics(model, n, place, fresh)
+    if place.type == "cpu":
+        return CpuPhysics(model, n, fresh)
+    return WarpPhysics(model, n, place, fresh, capacity)
 
 
 def gymnasium_model(

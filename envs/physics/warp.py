@@ -71,8 +71,8 @@ class WarpPhysics:
         self._mask, self._lost = torch.ones(2, n, dtype=torch.bool, device=device)
         self._model, self._data = self._build(model, capacity or {})
         self._model.opt.warn_overflow = 0  # it prints; ours is an error
-        self._host = CpuPhysics(model, n)  # computes the constants that follow from varied fields
-        self._template = mujoco.MjData(model)
+        self._mujoco, self._template = model, mujoco.MjData(model)
+        self._host: CpuPhysics | None = None  # computes the constants that follow from varied fields
         self.qpos, self.qvel, self._control, self._overflow = (
             self._wp.to_torch(getattr(self._data, name)) for name in ("qpos", "qvel", "ctrl", "overflow")
         )
@@ -172,7 +172,9 @@ class WarpPhysics:
         for flag, (name, bound) in CAPACITY.items():
             if (self._overflow & int(getattr(self._mjw.OverflowType, flag))).any():
                 room = f"{bound} is {getattr(self._data, bound)}"
-                raise ConfigError(f"{room}, too little for {self.n} simulations: raise capacity[{name!r}]")
+                raise ConfigError(
+                    f"{room}, too little for {self.n} simulations; set family.capacity = {{{name!r}: ...}}"
+                )
 
     def read(self, name: str) -> Tensor:
         """A derived array, refreshed by each reset and step from the next one on."""
@@ -194,6 +196,8 @@ class WarpPhysics:
                 raise ConfigError(
                     f"model field {name!r} is 0 in the model, which then leaves it out of a step"
                 )
+        if self._host is None:
+            self._host = CpuPhysics(self._mujoco, self.n)
         self._host.vary(fields)
         for name, rows in self._host.varied().items():
             if self._per_world(name):
