@@ -34,7 +34,7 @@ STEPS = 200  # in a block, for each
 
 
 class Ours:
-    """The family behind Gaussian policies, 64-64 relu, one a task: whole episodes, and what was done in them."""
+    """The family behind Gaussian policies, 64-64 relu, one a task; whole episodes, and what they did."""
 
     def __init__(self, tasks: int, episodes: int) -> None:
         self.family, self.rng, self.episodes = make(NAME), generator(0), episodes

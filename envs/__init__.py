@@ -76,7 +76,10 @@ def make(
         if family.name in FAMILIES:
             raise ConfigError(f"name is {family.name!r}, which is a family's already; allowed: another")
         return Robot(family, where)
-    if family not in FAMILIES:
+    if not isinstance(family, str | Path):
+        allowed = "a name, the path of a robot's YAML, its tree or a RobotConfig"
+        raise ConfigError(f"family is {family!r}; allowed: {allowed}")
+    if str(family) not in FAMILIES:
         raise unknown("family", family, FAMILIES)
     return FAMILIES[str(family)](where)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metarl import Family, Split, TaskError, Tasks, generator
+from metarl import ConfigError, Family, Split, TaskError, Tasks, generator, unknown
 
 from .rendering import Painter, Picture, check_render_mode, painter, poses, render_metadata
+from .robots import RobotConfig
 from .tasks import check_request, named_tasks
 
 Array = NDArray[Any]
 Named = Mapping[str, float] | Sequence[float] | Array  # {"goal_x": 0.3, "goal_y": 0} or (0.3, 0)
+Viewed = str | Path | Mapping[str, Any] | RobotConfig | Family  # what `make` takes, or what it gives
 
 
 def gymnasium_id(name: str) -> str:
@@ -46,9 +49,49 @@ def by_name(family: Family, task: Named) -> Mapping[str, float]:
     names = [p.name for p in family.task_space]
     if isinstance(task, Mapping):
         return task
-    if np.shape(task) != (len(names),):
-        raise TaskError(f"task is {task}; wanted: {len(names)} numbers, {', '.join(names)}")
+    if shape_of(task) != (len(names),):
+        text = " ".join(str(task).split())
+        raise TaskError(f"task is {text}; wanted: {len(names)} numbers, {', '.join(names)}")
     return dict(zip(names, task, strict=True))
+
+
+def shape_of(value: Any) -> tuple[int, ...] | str:
+    """numpy's shape, also where rows differ in length, and numpy has none."""
+    try:
+        return tuple(np.shape(value))
+    except ValueError:
+        return "ragged"
+
+
+def viewed(family: Viewed) -> Any:
+    """A family as it is, or else the one that `make` makes of its name or of a user's robot."""
+    from . import make  # the registry imports this file
+
+    if hasattr(family, "sample_tasks") and not isinstance(family, type):
+        return family
+    return make(family)  # type: ignore[arg-type]
+
+
+def check_options(options: Mapping[str, Any] | None, *allowed: str) -> Mapping[str, Any]:
+    """The options of a reset; ConfigError for one that would have no effect."""
+    for name in options or {}:
+        if name not in allowed:
+            raise unknown("reset option", name, allowed)
+    return options or {}
+
+
+def actions_for(family: Family, actions: Array, *batch: int) -> torch.Tensor:
+    """Actions [*batch, A] as the family takes them, [N, 1, A]; ConfigError for another shape."""
+    found, each = shape_of(actions), family.action_space.shape
+    if found != (*batch, *each):
+        raise ConfigError(f"the action's shape is {found}; allowed: {(*batch, *each)}")
+    batched = np.reshape(actions, (-1, 1, *each))
+    return torch.tensor(batched, dtype=torch.get_default_dtype(), device=family.device)
+
+
+def no_episode() -> gym.error.ResetNeeded:
+    """The error for what only an episode can tell."""
+    return gym.error.ResetNeeded("there is no episode yet: call reset() first")
 
 
 class GymnasiumView(gym.Env[Array, Array]):
@@ -64,43 +107,40 @@ class GymnasiumView(gym.Env[Array, Array]):
 
     def __init__(
         self,
-        family: str | Family,
+        family: Viewed,
         split: Split = "train",
         task: Named | None = None,
         render_mode: str | None = None,
         width: int = 480,
         height: int = 360,
     ) -> None:
-        from . import make  # the registry imports this file
-
         check_request(None, split)
-        self.family = make(family) if isinstance(family, str) else family
-        check_render_mode(self.family, render_mode)
+        self.family = viewed(family)
+        check_render_mode(self.family, render_mode, width, height)
         self.metadata, self._size = render_metadata(self.family), (width, height)
         self.observation_space, self.action_space = self.family.observation_space, self.family.action_space
         self.split: Split = split
         self.render_mode = render_mode
         self._names = [p.name for p in self.family.task_space]
         self._fixed = None if task is None else self._tasks(task)
+        self._played: Tasks | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Start an episode; the seed decides the task, where none is given, and the start."""
+        asked = check_options(options, "task").get("task")
         super().reset(seed=seed)
         rng = generator(int(self.np_random.integers(2**63)), self.family.device)
-        asked = (options or {}).get("task")
         tasks = self._fixed if asked is None else self._tasks(asked)
-        self._now = tasks or self.family.sample_tasks(1, self.split, rng)
+        self._played = tasks or self.family.sample_tasks(1, self.split, rng)
         return self._observation(self.family.reset(self._now, 1, rng)), {"task": self.task}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Advance by one action; the time limit is the wrapper's that `gymnasium.make` puts around this."""
-        batched = np.reshape(action, (1, 1, *self.family.action_space.shape))
-        outcome = self.family.step(
-            torch.tensor(batched, dtype=torch.get_default_dtype(), device=self.family.device)
-        )
-        info = {"task": self.task, "target": outcome.target[0, 0].tolist()}
+        info: dict[str, Any] = {"task": self.task}  # there is none before reset
+        outcome = self.family.step(actions_for(self.family, action))
+        info["target"] = outcome.target[0, 0].tolist()
         reward, terminated = outcome.reward.item(), bool(outcome.terminated.item())
         return self._observation(outcome.obs), reward, terminated, False, info
 
@@ -109,7 +149,8 @@ class GymnasiumView(gym.Env[Array, Array]):
         if self.render_mode is None:
             gym.logger.warn('render needs a mode: gymnasium.make(..., render_mode="rgb_array")')
             return None
-        return self._painter(poses(self.family, self._seen)[:1, 0], self._now.params[0])
+        params = self._now.params[0]
+        return self._painter(poses(self.family, self._seen)[:1, 0], params)
 
     def close(self) -> None:
         """Give back what drawing needed."""
@@ -125,6 +166,12 @@ class GymnasiumView(gym.Env[Array, Array]):
     def task(self) -> dict[str, float]:
         """The numbers of the task being played, by name."""
         return dict(zip(self._names, self._now.params[0].tolist(), strict=True))
+
+    @property
+    def _now(self) -> Tasks:
+        if self._played is None:
+            raise no_episode()
+        return self._played
 
     def _tasks(self, task: Named) -> Tasks:
         return named_tasks(self.family, [by_name(self.family, task)])

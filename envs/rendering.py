@@ -39,9 +39,7 @@ class Painter(Protocol):
 
 def painter(family: Family, width: int, height: int) -> Painter:
     """Who draws a family at so many pixels; ConfigError where none can, or where OpenGL is missing."""
-    for name, pixels in ("width", width), ("height", height):
-        if not SIZES[0] <= pixels <= SIZES[1]:
-            raise ConfigError(f"{name} is {pixels}; allowed: {SIZES[0]} to {SIZES[1]} pixels")
+    check_size(width, height)
     if _kind(family) is None:
         raise ConfigError(
             f"family is {family.name!r}, which has no picture; "
@@ -70,12 +68,23 @@ def render_metadata(family: Family) -> dict[str, Any]:
     return {"render_modes": ["rgb_array"], "render_fps": steps_per_second(family)}
 
 
-def check_render_mode(family: Family, render_mode: str | None) -> None:
-    """Refuse, with a ConfigError, what the family cannot be rendered in."""
+def check_size(width: Any, height: Any) -> None:
+    """Refuse, with a ConfigError, a picture of so many pixels."""
+    for name, pixels in ("width", width), ("height", height):
+        if not (isinstance(pixels, int | np.integer) and SIZES[0] <= pixels <= SIZES[1]):
+            raise ConfigError(
+                f"{name} is {pixels!r}; allowed: {SIZES[0]} to {SIZES[1]} pixels, a whole number"
+            )
+
+
+def check_render_mode(family: Family, render_mode: str | None, width: int, height: int) -> None:
+    """Refuse, with a ConfigError, what the family cannot be rendered in; without a mode any size will do."""
     modes = render_metadata(family)["render_modes"]
     if render_mode is not None and render_mode not in modes:
         allowed = ", ".join([*modes, "None"])
         raise ConfigError(f"render_mode is {render_mode!r}; allowed for {family.name}: {allowed}")
+    if render_mode is not None:
+        check_size(width, height)
 
 
 def _kind(family: Family) -> str | None:
@@ -169,10 +178,8 @@ def backend() -> str:
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
     if asked or not sys.platform.startswith("linux"):
         return asked or "default"
-    found = (
-        name for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)
-    )
-    return next(found, "glfw")
+    libraries = {"egl": "EGL", "osmesa": "OSMesa"}
+    return next((name for name in libraries if ctypes.util.find_library(libraries[name])), "glfw")
 
 
 def _contexts(name: str) -> Callable[[int, int], Any]:

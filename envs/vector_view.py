@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metarl import ConfigError, Family, Split, Tasks, device, generator
+from metarl import ConfigError, Split, Tasks, device, generator
 
-from .gymnasium_view import Array, Named, by_name
+from .gymnasium_view import Array, Named, Viewed, actions_for, by_name, check_options, no_episode, viewed
 from .rendering import Painter, Picture, check_render_mode, painter, poses, render_metadata
 from .tasks import check_request, named_tasks
 
@@ -34,7 +34,7 @@ class VectorView(VectorEnv[Array, Array, Array]):
 
     def __init__(
         self,
-        family: str | Family,
+        family: Viewed,
         num_envs: int = 1,
         split: Split = "train",
         task: Named | Sequence[Named] | None = None,
@@ -44,12 +44,12 @@ class VectorView(VectorEnv[Array, Array, Array]):
         width: int = 480,
         height: int = 360,
     ) -> None:
-        from . import make  # the registry imports gymnasium_view
-
         check_request(None, split)
-        self.family: Any = make(family) if isinstance(family, str) else family
-        check_render_mode(self.family, render_mode)
+        self.family = viewed(family)
+        check_render_mode(self.family, render_mode, width, height)
         _check_batch(self.family, num_envs, autoreset_mode)
+        if max_episode_steps is not None:
+            _check_count("max_episode_steps", max_episode_steps)
         self.num_envs, self.split, self.render_mode = num_envs, split, render_mode
         self._size = width, height
         self.mode = AutoresetMode(autoreset_mode)
@@ -69,9 +69,9 @@ class VectorView(VectorEnv[Array, Array, Array]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Start all episodes, or those of `options["reset_mask"]`; the seed decides tasks and starts."""
+        options = {**check_options(options, "task", "reset_mask")}
         super().reset(seed=seed)
         self._rng = generator(int(self.np_random.integers(2**63)), self.family.device)
-        options = options or {}
         everyone = np.ones(self.num_envs, np.bool_)
         mask = self._mask(options["reset_mask"]) if "reset_mask" in options else everyone
         asked = None if options.get("task") is None else self._named(options["task"])
@@ -88,10 +88,7 @@ class VectorView(VectorEnv[Array, Array, Array]):
     def step(self, actions: Array) -> tuple[Array, Array, Mask, Mask, dict[str, Any]]:
         """Advance all episodes by one action each, [num_envs, A]; those that are over, as the mode says."""
         self._check_running()
-        batched = np.reshape(actions, (self.num_envs, 1, *self.family.action_space.shape))
-        outcome = self.family.step(
-            torch.tensor(batched, dtype=torch.get_default_dtype(), device=self.family.device)
-        )
+        outcome = self.family.step(actions_for(self.family, actions, self.num_envs))
         self._seen, was_over = outcome.obs, self._ended
         self._steps += 1
         reward, terminated, target = (
@@ -114,7 +111,7 @@ class VectorView(VectorEnv[Array, Array, Array]):
 
     def _check_running(self) -> None:
         if self._now is None:
-            raise gym.error.ResetNeeded("step comes after reset: call reset() first")
+            raise no_episode()
         if self.mode == AutoresetMode.DISABLED and self._ended.any():
             over = np.flatnonzero(self._ended).tolist()
             raise gym.error.ResetNeeded(f"the episodes of {over} are over: reset them with a reset_mask")
@@ -137,7 +134,8 @@ class VectorView(VectorEnv[Array, Array, Array]):
     @property
     def task(self) -> dict[str, Array]:
         """The numbers of the tasks being played, by name, [num_envs] each."""
-        assert self._now, "a task is known after reset"
+        if self._now is None:
+            raise no_episode()
         params = self._now.params.cpu().numpy().astype(np.float64)
         return {name: params[:, p] for p, name in enumerate(self._names)}
 
@@ -195,9 +193,11 @@ class VectorView(VectorEnv[Array, Array, Array]):
 
     def render(self) -> tuple[Picture, ...] | None:
         """The present moment of each episode as a picture; None without a render mode."""
-        if self.render_mode is None or self._now is None:
-            gym.logger.warn('render comes after reset, and needs a mode: render_mode="rgb_array"')
+        if self.render_mode is None:
+            gym.logger.warn('render needs a mode: gymnasium.make_vec(..., render_mode="rgb_array")')
             return None
+        if self._now is None:
+            raise no_episode()
         each = zip(poses(self.family, self._seen), self._now.params, strict=True)
         return tuple(self._painter(pose, params) for pose, params in each)
 
@@ -213,8 +213,7 @@ class VectorView(VectorEnv[Array, Array, Array]):
 
 
 def _check_batch(family: Any, num_envs: int, autoreset_mode: AutoresetMode | str) -> None:
-    if num_envs < 1:
-        raise ConfigError(f"num_envs is {num_envs}; allowed: 1 or more")
+    _check_count("num_envs", num_envs)
     if not isinstance(autoreset_mode, AutoresetMode) and autoreset_mode not in MODES:
         raise ConfigError(f"autoreset_mode is {autoreset_mode!r}; allowed: {', '.join(MODES)}")
     if not hasattr(family, "restart"):
@@ -222,6 +221,12 @@ def _check_batch(family: Any, num_envs: int, autoreset_mode: AutoresetMode | str
             f"family is {family.name!r}, which has no restart(ended, tasks, rng); "
             "allowed: one that has, or gymnasium.vector.SyncVectorEnv over GymnasiumView"
         )
+
+
+def _check_count(name: str, value: Any) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ConfigError(f"{name} is {value!r}; allowed: 1 or more, a whole number")
 
 
 def masked(values: Mapping[str, Any], mask: Mask) -> dict[str, Any]:

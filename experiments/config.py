@@ -11,12 +11,11 @@ import yaml
 from pydantic import Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from metarl import STRICT, ConfigError, checked, device, unknown
+from metarl import STRICT, UNREADABLE, ConfigError, checked, device, read_yaml, unknown
 from metarl.agents import AGENTS
 from metarl.envs import FAMILIES, RobotConfig, is_robot, robot_config, robot_tree
 
 TENSORBOARD = find_spec("tensorboardX") is not None
-UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # a date that cannot be is a ValueError
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Episodes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -87,12 +86,7 @@ def read(source: str | Path) -> dict[str, Any]:
         if str(source) not in shipped():
             raise ConfigError(f"{unknown('experiment', str(source), shipped())}; or the path of a YAML file")
         path = shipped()[str(source)]
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UNREADABLE as error:
-        raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds a {type(tree).__name__}; allowed: keys and values")
+    tree = read_yaml(path)
     if is_robot(tree.get("family")):
         tree["family"] = robot_tree(tree["family"], path.parent)
     return tree
@@ -118,6 +112,8 @@ def override(tree: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]
 def build(tree: Mapping[str, Any]) -> Experiment:
     """The checked experiment; ConfigError, in one line, for whatever is missing, unknown or not allowed."""
     agent = tree.get("agent")
+    if "family" not in tree and {"model", "reward"} <= tree.keys():
+        raise ConfigError("this is a robot, no experiment; allowed: an experiment with it under family:")
     if not isinstance(agent, dict) or "name" not in agent:
         raise ConfigError("agent.name is missing; allowed: " + ", ".join(AGENTS))
     name = agent["name"]

@@ -125,12 +125,13 @@ def film(
     texts = [x.label for x in episodes]
     head = heading(described(session.family, task), texts, width)
     last = max(len(x.poses) for x in episodes) - 1
-    pictures = (
-        framed(head, [paint(x.poses[: t + 1], tasks.params[0]) for x in episodes])
-        for t in [*range(0, last, stride), last]
-    )
-    encode = mp4 if out.suffix == ".mp4" else gif
-    write_atomically(out, encode(pictures, rate / stride))
+    steps = [*range(0, last, stride), last]
+    pictures = (framed(head, [paint(x.poses[: t + 1], tasks.params[0]) for x in episodes]) for t in steps)
+    if out.suffix == ".mp4":
+        content = mp4(pictures, rate / stride)
+    else:
+        content = gif(pictures, [t / rate for t in (*steps, last + 1)])
+    write_atomically(out, content)
     paint.close()
 
 
@@ -138,6 +139,8 @@ def check_out(out: Path) -> None:
     """Refuse, with a ConfigError, a file that cannot be written; to be asked before the work is done."""
     if out.suffix not in FORMATS:
         raise ConfigError(f"out is {str(out)!r}; allowed: a name that ends in {' or '.join(FORMATS)}")
+    if out.is_dir():
+        raise ConfigError(f"out is {str(out)!r}, a folder; allowed: a file's name")
     if not out.parent.is_dir():
         raise ConfigError(f"out is {str(out)!r}; allowed: a name in a folder that exists")
     if out.suffix == ".mp4":
@@ -191,10 +194,14 @@ def mp4(pictures: Iterator[Picture], fps: float) -> bytes:
         return path.read_bytes()
 
 
-def gif(pictures: Iterator[Picture], fps: float) -> bytes:
-    """An endless GIF, whose pictures last for whole hundredths of a second."""
+def gif(pictures: Iterator[Picture], times: Sequence[float]) -> bytes:
+    """An endless GIF; `times` says in s when each picture begins and, one more, when the last one ends.
+
+    Pictures last for whole hundredths of a second; the times are what is rounded: no error adds up.
+    """
     first, *rest = map(Image.fromarray, pictures)
-    content, milliseconds = io.BytesIO(), 10 * round(100 / fps)
+    hundredths = np.diff(np.round(100 * np.asarray(times)).astype(int)).clip(1)  # 0 would be "any time"
+    content, milliseconds = io.BytesIO(), (10 * hundredths).tolist()
     first.save(content, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
     return content.getvalue()
 

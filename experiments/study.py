@@ -10,7 +10,7 @@ import numpy as np
 
 from metarl import ConfigError, RunError, statistics
 from metarl.checkpoint import write_atomically
-from metarl.envs import make
+from metarl.envs import RobotConfig, make
 from metarl.runs import Run
 
 from . import config, training
@@ -85,6 +85,8 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
     experiment, costs = experiments[0], [run.read_metrics()[-1] for run in runs]
     tree = config.to_tree(experiment)
     del tree["seed"]
+    if isinstance(experiment.family, RobotConfig) and Path(experiment.family.model).is_absolute():
+        tree["family"]["model"] = Path(experiment.family.model).name  # not where it was on this machine
     published = make(experiment.family).published[:1]
     return {
         "family": experiment.family_name,

@@ -9,7 +9,7 @@ from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
 from .loop import collect, opening, run_trial, train
 from .policy import Batch, Derivatives, Gaussian, Policy
 from .returns import discounted_return, gae, linear_baseline, normalised
-from .settings import STRICT, checked
+from .settings import STRICT, UNREADABLE, checked, read_yaml
 from .trust_region import conjugate_gradient, largest_step, line_search
 from .types import (
     SPLITS,
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SPLITS",
     "STRICT",
+    "UNREADABLE",
     "Act",
     "Agent",
     "Batch",
@@ -72,6 +73,7 @@ __all__ = [
     "linear_baseline",
     "normalised",
     "opening",
+    "read_yaml",
     "run_trial",
     "statistics",
     "train",

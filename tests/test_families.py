@@ -4,6 +4,7 @@ import importlib
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +16,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import metarl.envs
 from metarl import ConfigError, TaskError, Tasks, generator
-from metarl.envs import FAMILIES, GymnasiumView, check_family, gymnasium_id, make
+from metarl.envs import FAMILIES, GymnasiumView, VectorView, check_family, gymnasium_id, make
 
 NAMES = sorted(FAMILIES)
 SLOW = ("ant", "humanoid", "hopper", "walker2d")  # test_locomotion.py plays these in double precision
@@ -360,6 +361,8 @@ def test_a_family_of_ones_own_can_be_viewed_without_a_registry() -> None:
         ),
         ((0.5,), "task is (0.5,); wanted: 2 numbers, goal_x, goal_y"),
         (0.5, "task is 0.5; wanted: 2 numbers, goal_x, goal_y"),
+        ([0.3, [1, 2]], "task is [0.3, [1, 2]]; wanted: 2 numbers, goal_x, goal_y"),
+        (np.eye(2), "task is [[1. 0.] [0. 1.]]; wanted: 2 numbers, goal_x, goal_y"),
     ],
 )
 def test_a_bad_task_is_refused_in_a_line(task: Any, message: str) -> None:
@@ -375,3 +378,33 @@ def test_a_bad_split_is_refused_in_a_line() -> None:
         ConfigError, match=r"^unknown split 'tset'; allowed: ood, test, train; did you mean 'test'"
     ):
         view(split="tset")
+
+
+@pytest.mark.parametrize("action", [np.zeros(3), np.zeros((1, 2)), 0.5, [0, [0, 0]]])
+def test_an_action_of_another_shape_is_refused_in_a_line(action: Any) -> None:
+    env = GymnasiumView(SMALL)
+    env.reset()
+    with pytest.raises(ConfigError, match=r"^the action's shape is .*; allowed: \(2,\)$"):
+        env.step(action)
+
+
+def test_an_option_of_reset_without_effect_is_refused() -> None:
+    message = r"^unknown reset option 'tasks'; allowed: task; did you mean 'task'\?$"
+    with pytest.raises(ConfigError, match=message):
+        view().reset(options={"tasks": (0.3, 0)})
+
+
+def test_before_reset_there_is_no_episode() -> None:
+    env = GymnasiumView(SMALL, render_mode="rgb_array")
+    for early in lambda: env.step(np.zeros(2)), env.render, lambda: env.task:
+        with pytest.raises(gym.error.ResetNeeded, match=r"^there is no episode yet: call reset\(\) first$"):
+            early()
+
+
+@pytest.mark.parametrize("kind", [GymnasiumView, VectorView])
+def test_a_users_robot_is_viewed_as_a_named_family_is(kind: Any, tmp_path: Path) -> None:
+    for robot in tmp_path / "none.yaml", str(tmp_path / "none.yaml"), {"nme": 1}, None:
+        with pytest.raises(ConfigError) as made:
+            make(robot)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"^{re.escape(str(made.value))}$"):
+            kind(robot)

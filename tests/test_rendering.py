@@ -178,9 +178,16 @@ def test_a_family_without_a_picture_says_so() -> None:
 
 
 def test_a_size_that_cannot_be_is_refused() -> None:
-    for width, height, text in (8, 64, "width is 8"), (64, 5000, "height is 5000"):
-        with pytest.raises(ConfigError, match=f"^{text}; allowed: 16 to 4096 pixels"):
-            painter(make(PLANE), width, height)
+    family, views = make(PLANE), (GymnasiumView, VectorView)
+    sizes: list[Any] = [(8, 64, "width is 8"), (64, 5000, "height is 5000"), ("a", 64, "width is 'a'")]
+    for width, height, text in [*sizes, (64, 64.5, "height is 64.5")]:
+        message = f"^{text}; allowed: 16 to 4096 pixels, a whole number$"
+        with pytest.raises(ConfigError, match=message):
+            painter(family, width, height)
+        for kind in views:
+            kind(family, width=width, height=height)  # without a mode nothing will be drawn
+            with pytest.raises(ConfigError, match=message):
+                kind(family, render_mode="rgb_array", width=width, height=height)
 
 
 # --- films
@@ -293,6 +300,14 @@ def test_render_writes_an_mp4(run: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
+def test_a_gif_does_not_drift_from_real_time(tmp_path: Path) -> None:
+    slow, out = session(rounds="[1]"), tmp_path / "film.gif"
+    family: Any = slow.family
+    family.dt, family.horizon = 0.008, 200  # every third step is shown, for 24 ms
+    render.film(slow, {"goal_x": 0.3, "goal_y": 0.4}, out, 40, 31)
+    assert abs(sum(durations(out)[2]) - 1600) <= 20
+
+
 @pytest.mark.usefixtures("opengl")
 def test_a_robot_can_be_filmed(tmp_path: Path) -> None:
     untrained = session("half-cheetah-vel/maml2017", "[1,1]")
@@ -300,7 +315,7 @@ def test_a_robot_can_be_filmed(tmp_path: Path) -> None:
     made.save(0, untrained.state())
     out = tmp_path / "film.gif"
     assert main(["render", str(made.folder), "--task", "velocity=1", "--out", str(out), *SMALL]) == 0
-    assert sum(durations(out)[2]) == pytest.approx(2020), "200 steps, 100 a second, every other one for 20 ms"
+    assert sum(durations(out)[2]) == 2010, "200 steps, 100 a second, and the last moment for a step"
 
 
 @pytest.mark.parametrize(
@@ -308,6 +323,7 @@ def test_a_robot_can_be_filmed(tmp_path: Path) -> None:
     [
         ("--out film.avi", "out is 'film.avi'; allowed: a name that ends in .mp4 or .gif"),
         ("--out no/where/film.gif", "out is 'no/where/film.gif'; allowed: a name in a folder that exists"),
+        ("--out ../FOLDER.gif", "out is '../FOLDER.gif', a folder; allowed: a file's name"),
         ("--out film.gif --fps 0", "fps is 0; allowed: 1 to 100"),
         ("--out film.gif --width 4", "width is 4; allowed: 16 to 4096 pixels"),
         ("--out film.gif --task goal_x=1", "task parameter 'goal_x' is given twice"),
@@ -323,9 +339,11 @@ def test_what_cannot_be_filmed_is_said_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER.gif").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert main(["render", run, *TASK, *options.split()]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"metarl: error: {message}")
-    assert [*tmp_path.iterdir()] == []
+    assert [*(tmp_path / "work").iterdir()] == []

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import yaml
 from metarl import ConfigError, Tasks, generator
 from metarl.envs import GymnasiumView, RobotConfig, check_family, make, named_tasks
 from metarl.experiments import config, main
+from metarl.runs import Run
 from metarl.settings import keys
 
 ROOT = Path(__file__).parents[1]
+study: Any = import_module("metarl.experiments.study")
 EXAMPLES = ("arm_reach", "quadruped_payload")
 REAL = pytest.mark.skipif(find_spec("robosuite_models") is None, reason="needs the extra robots")
 
@@ -232,14 +235,15 @@ def test_what_breaks_the_simulation_stands_still_for_the_rest_and_is_not_paid(fo
 
 
 def test_servos_hold_the_start_pose_with_the_motors_limits(folder: Path) -> None:
-    xml = MJCF.format(**NOMINAL).replace("<position ", '<position gear="-2" ')
-    (folder / "strider.xml").write_text(xml)
+    motor = '<motor name="servo" joint="right_hip" gear="-2" ctrlrange="-0.25 0.75" forcerange="-9 0.5"/>'
+    (folder / "strider.xml").write_text(re.sub("<position .*/>", motor, MJCF.format(**NOMINAL)))
     family = robot(folder, servo={"kp": 50, "kd": 2, "range": 0.4}, start={"keyframe": "crouch"}, floor=False)
     model = family.model
     np.testing.assert_allclose(model.actuator_ctrlrange, [[-0.2, 0.6]] * 2)
     np.testing.assert_allclose(model.actuator_gainprm[:, 0], 50)
     np.testing.assert_allclose(model.actuator_biasprm[:, 1:3], [[-50, -2]] * 2)
-    np.testing.assert_allclose(model.actuator_forcerange, np.array([[-2.0, 2.0], [-1.5, 0.5]]))
+    # of the left one 1.5 [-2, 2]; of the right one -2 [-0.25, min(0.75, 0.5)]
+    np.testing.assert_allclose(model.actuator_forcerange, np.array([[-3.0, 3.0], [-1.0, 0.5]]))
 
 
 def test_the_floor_is_what_the_action_0_earns_and_the_oracle_the_highest_of_each_term(folder: Path) -> None:
@@ -253,6 +257,68 @@ def test_the_floor_is_what_the_action_0_earns_and_the_oracle_the_highest_of_each
     family.reset(tasks, 2, generator(0))
     idle = torch.stack([family.step(torch.zeros(5, 2, 2)).reward for _ in range(30)])
     torch.testing.assert_close(floor, idle.sum(0).mean(1))
+
+
+TENDON = '</actuator><tendon><{0} name="t">{1}</{0}></tendon>'.format
+NOSE, WORLD = '<site site="nose"/>', '<site site="post"/>'
+
+
+@pytest.mark.parametrize(
+    ("actuator", "root", "outside"),
+    [
+        ('<motor joint="right_hip" ctrlrange="-1 1"/>', "torso", False),
+        ('<general jointinparent="right_hip" ctrlrange="-1 1"/>', "torso", False),
+        ('<motor joint="right_hip" ctrlrange="-1 1"/>', "left", True),  # its own joint has the other motor
+        ('<motor joint="right_hip" ctrlrange="-1 1"/>', "toe", True),  # on the end of a driven leg
+        ('<motor site="nose" gear="9 0 0 0 0 0" ctrlrange="-1 1"/>', "torso", True),
+        ('<adhesion body="left" gain="9" ctrlrange="0 1"/>', "torso", True),
+        ('<motor joint="cart" ctrlrange="-1 1"/>', "torso", True),  # what may push the robot
+        ('<motor tendon="t" ctrlrange="-1 1"/>'
+         + TENDON("fixed", '<joint joint="right_hip" coef="1"/>'), "torso", False),
+        ('<motor tendon="t" ctrlrange="-1 1"/>'
+         + TENDON("fixed", '<joint joint="cart" coef="1"/>'), "torso", True),
+        ('<motor tendon="t" ctrlrange="-1 1"/>'
+         + TENDON("spatial", NOSE + '<site site="heel"/>'), "torso", False),
+        ('<motor tendon="t" ctrlrange="-1 1"/>' + TENDON("spatial", NOSE + WORLD), "torso", True),
+    ],
+)  # fmt: skip
+def test_a_speed_without_a_cap_is_for_robots_that_only_friction_drives(
+    folder: Path, actuator: str, root: str, outside: bool
+) -> None:
+    xml = re.sub("<position .*/>", actuator, MJCF.format(**NOMINAL))
+    xml = xml.replace("</tendon>\n  </actuator>", "</tendon>")
+    inside = '<body name="toe" pos="0.05 0 -0.4"><site name="heel"/></body>'
+    xml = xml.replace('<geom name="left_foot"', f'{inside}<geom name="left_foot"')
+    cart = '<site name="post"/><body pos="0 2 1"><joint name="cart" type="slide"/><geom size="0.1"/></body>'
+    (folder / "strider.xml").write_text(xml.replace("<worldbody>", f"<worldbody>{cart}"))
+    runs: dict[str, Any] = {"root": root, "reward": [{"term": "forward_velocity"}]}
+    if not outside:
+        assert robot(folder, **runs).bounds(given(robot(folder, **runs), pull=9.0)).oracle > 0
+        return
+    with pytest.raises(ConfigError, match=r"forward_velocity.cap is missing"):
+        robot(folder, **runs)
+
+
+@pytest.mark.parametrize("grip", [0.1, 0.4])
+def test_on_the_added_floor_the_robots_own_friction_counts(folder: Path, grip: float) -> None:
+    xml = re.sub('<geom name="ground".*/>', "", MJCF.format(**NOMINAL))
+    (folder / "strider.xml").write_text(xml)
+    vary = {"grip": {"what": "friction", "of": "*_foot", "range": [0.5, 1], "ood": [0.1, 0.5]}}
+    runs = [{"term": "forward_velocity"}]
+    family = robot(folder, vary=vary, floor=True, start={"keyframe": "crouch"}, reward=runs)
+    tasks = given(family, grip=grip)
+    torch.testing.assert_close(family._grips(tasks.params), torch.tensor([0.7 * 9.81]).double())  # the box's
+    family.reset(tasks, 1, generator(0))
+    for _ in range(5):
+        family.step(torch.zeros(1, 1, 2))
+    model, data = mujoco.MjModel.from_xml_string(xml), mujoco.MjData(family.model)
+    assert model.ngeom == family.model.ngeom - 1
+    family.model.geom_friction[:] = family._physics.varied()["geom_friction"][0]
+    data.qpos = family.qpos[0, 0]
+    data.qpos[2] -= 0.05
+    mujoco.mj_forward(family.model, data)
+    assert data.ncon >= 2
+    np.testing.assert_allclose([contact.friction[0] for contact in data.contact], 0.7 * grip)
 
 
 # --- tasks
@@ -346,6 +412,23 @@ def reward(**term: Any) -> Callable[[dict[str, Any]], Any]:
         (reward(term="reach", target=[0, 0, [0, 1]]), "reward.reach.site is missing"),
         (reward(term="reach", site="nos", target=[0, 0, [0, 1]]), "reward: unknown site 'nos'"),
         (change(terminate={"height": [1, 2]}), r"terminate.height is \[1.0, 2.0\], but the robot starts at"),
+        (reward(term="reach", site="nose", target=[0, 0, [0, 1]], ood=[None, [1, 2], None]),
+         r"reward.reach.y.ood is .*, but the target is 0; allowed: none"),
+        (reward(term="target_velocity", target=1, test=[1, 2]), "target_velocity.test is .*the target is 1"),
+        (reward(term=["alive"]), r"unknown term of the reward \['alive'\]"),
+        (vary(what="payload", of=[]), r"vary.x.of is \[\]"),
+        (vary(what="payload", of="torsos"), "allowed: left, right, torso; did you mean 'torso'"),
+        (vary(what="payload", of="world"), "unknown body 'world'; allowed: left, right, torso$"),
+        (change(root="load", vary=VARY | {"load": {"what": "payload", "of": "torso", "range": [0, 1]}}),
+         "root: unknown body 'load'; allowed: left, right, torso$"),
+        (change(model="a\0b"), r"model is 'a\\x00b', which is no file"),
+        (change(model="a\nb"), r"model is '.*a\\nb', which is no file"),
+        *[(change(vary={x: VARY["pull"]}), r"vary\..*\[key\] is .*; allowed: one line")
+          for x in ("", "a\nb", "a\n", "a=b", "\r")],
+        *[(change(name=x), "name is .*; allowed: one line, without =") for x in ("", "a\nb", "a=b")],
+        (change(model="bare.xml", observe=["site:nos"]), "observe: unknown site 'nos'; the model has none"),
+        (change(model="floor.xml", floor=True), "floor is true, but the model has a geom 'floor' already"),
+        (change(servo={"kp": 9, "range": 1}), "servo: actuator 'servo' is no motor"),
         (change(name="ant-vel/maml2017"), "name is 'ant-vel/maml2017', which is a family's already"),
         (change(model="free.xml"), "action_range is missing; actuator 'motor' has no ctrlrange"),
         (change(model="high.xml", reward=[{"term": "forward_velocity"}]), "forward_velocity.cap is missing"),
@@ -357,6 +440,8 @@ def test_every_mistake_is_named(
     xml = MJCF.format(**NOMINAL)
     (folder / "bad.xml").write_text(xml.replace("<body", "<bodi", 1))
     (folder / "free.xml").write_text(xml.replace('ctrlrange="-2 2"', ""))
+    (folder / "bare.xml").write_text(re.sub(r"<(site|sensor).*/.*>", "", xml))
+    (folder / "floor.xml").write_text(xml.replace('"ground"', '"floor"'))
     (folder / "high.xml").write_text(re.sub(r'<geom name="ground".*/>', "", xml))
     tree = {**TREE}
     break_it(tree)
@@ -364,6 +449,11 @@ def test_every_mistake_is_named(
     with pytest.raises(ConfigError, match=message) as error:
         make(folder / "robot.yaml")
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_robot_and_no_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"family is \[1\]; allowed: a name, the path of a robot's YAML"):
+        make([1])  # type: ignore[arg-type]
 
 
 def test_an_action_range_stands_in_for_a_missing_ctrlrange(folder: Path) -> None:
@@ -440,6 +530,67 @@ def test_a_robot_may_stand_in_the_experiment_or_on_the_command_line(
         assert message in capsys.readouterr().err
     assert main(["train", "inline.yaml", "--family.horizn", "3"]) == 2
     assert "unknown key 'family.horizn'" in capsys.readouterr().err
+
+
+CONTACT = '<contact><exclude body1="left" body2="right"/></contact>'
+FIXED = '<tendon><fixed name="t" range="-9 9"><joint joint="left_hip" coef="1"/></fixed></tendon>'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('"box" type', '"box" rgba="1 0 0 1" type', True),
+        ('"box" type', '"box" group="3" type', True),
+        ("<fixed ", '<fixed group="3" ', True),
+        ('"box" type', '"box" priority="1" type', False),
+        ('"box" type', '"box" solmix="2" type', False),
+        ('range="-60 60"', 'range="-60 60" solreflimit="0.03 1"', False),
+        ('range="-60 60"', 'range="-60 60" solimplimit="0.8 0.9 0.01"', False),
+        ('range="-60 60"', 'range="-60 60" limited="false"', False),
+        ('range="-60 60"', 'range="-60 60" springref="9"', False),
+        ('range="-60 60"', 'range="-60 60" solreffriction="0.03 1"', False),
+        ('body2="right"', 'body2="torso"', False),
+        ("<fixed ", '<fixed stiffness="1" ', False),
+        ("<fixed ", '<fixed solimplimit="0.8 0.9 0.01" ', False),
+        ('range="-9 9"', 'range="-9 8"', False),
+        ('coef="1"', 'coef="2"', False),
+        ("<general ", '<general dyntype="filter" ', False),
+        ("<general ", '<general gaintype="affine" ', False),
+        ("<general ", '<general biastype="affine" ', False),
+        ("<general ", '<general forcelimited="false" forcerange="0 1" ', False),
+        ("<option ", '<option density="1.2" ', False),
+        ("<option ", '<option viscosity="0.1" ', False),
+        ("<option ", '<option wind="1 0 0" ', False),
+        ("<option ", '<option solver="CG" ', False),
+        ("<option ", '<option iterations="5" ', False),
+        ("<option ", '<option><flag contact="disable"/></option><option ', False),
+        ("<option ", '<option><flag override="enable"/></option><option ', False),
+    ],
+)  # fmt: skip
+def test_the_fingerprint_is_of_what_changes_behaviour(folder: Path, old: str, new: str, same: bool) -> None:
+    xml = MJCF.format(**NOMINAL).replace("</mujoco>", f"{CONTACT}{FIXED}</mujoco>")
+    assert xml.count(old) == 1
+    found = []
+    for text in (xml, xml.replace(old, new)):
+        (folder / "strider.xml").write_text(text)
+        found.append(robot(folder).config.digest)
+    assert (found[0] == found[1]) is same
+
+
+def test_a_robots_own_yaml_is_no_experiment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "robot.yaml").write_text(yaml.safe_dump(TREE))
+    assert main(["train", str(folder / "robot.yaml")]) == 2
+    assert (
+        "this is a robot, no experiment; allowed: an experiment with it under family:"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_study_does_not_tell_where_the_model_was(run: Path) -> None:
+    experiment = config.build(config.read(run / "run.yaml"))
+    assert Path(experiment.family.model).is_absolute()  # type: ignore[union-attr]
+    settings = study.summary([experiment], [Run.open(run)])["settings"]
+    assert settings["family"]["model"] == "strider.xml"
 
 
 # --- examples

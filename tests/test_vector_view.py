@@ -211,12 +211,23 @@ def test_a_family_that_cannot_restart_is_refused_in_a_line() -> None:
     ("settings", "message"),
     [
         ({"num_envs": 0}, "num_envs is 0; allowed: 1 or more"),
+        ({"num_envs": 2.5}, "num_envs is 2.5; allowed: 1 or more, a whole number"),
+        ({"num_envs": "3"}, "num_envs is '3'; allowed: 1 or more"),
+        ({"max_episode_steps": -1}, "max_episode_steps is -1; allowed: 1 or more, a whole number"),
+        ({"max_episode_steps": 0}, "max_episode_steps is 0; allowed: 1 or more"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps is 2.5; allowed: 1 or more"),
+        ({"max_episode_steps": "s"}, "max_episode_steps is 's'; allowed: 1 or more"),
+        ({"family": ["navigation"]}, r"family is \['navigation'\]; allowed: a name"),
+        ({"family": type(make(FIXED_START))}, "family is <class .*>; allowed: a name"),
         ({"autoreset_mode": "Sometimes"}, "autoreset_mode is 'Sometimes'; allowed: NextStep, SameStep"),
         ({"split": "tset"}, "unknown split 'tset'"),
         ({"task": [(0, 0)] * 3}, "task is a sequence of 3; allowed: one task, or 2"),
         ({"task": (0.5,)}, r"task is \(0.5,\); wanted: 2 numbers, goal_x, goal_y"),
         ({"task": 0.5}, "task is 0.5; wanted: 2 numbers"),
         ({"task": ()}, r"task is \(\); wanted: 2 numbers"),
+        ({"task": [0.3, [1, 2]]}, r"task is \[0.3, \[1, 2\]\]; wanted: 2 numbers, goal_x, goal_y"),
+        ({"task": [(0, 0), (0, [1, 2])]}, r"task is \(0, \[1, 2\]\); wanted: 2 numbers"),
+        ({"task": np.zeros((2, 2, 2))}, r"task is \[\[0. 0.\] \[0. 0.\]\]; wanted: 2 numbers"),
         ({"task": [(0, 0), (0,)]}, r"task is \(0,\); wanted: 2 numbers"),
         ({"task": [(0, 0), (0, 9)]}, "goal_y is 9 units; allowed: -1 to 1 units"),
         (
@@ -226,8 +237,28 @@ def test_a_family_that_cannot_restart_is_refused_in_a_line() -> None:
     ],
 )
 def test_bad_settings_are_refused_in_a_line(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises((ConfigError, TaskError), match=f"^{message}"):
+    with pytest.raises((ConfigError, TaskError), match=f"^{message}") as error:
         VectorView(**{"family": FIXED_START, "num_envs": 2, **settings})
+    assert "\n" not in str(error.value)
+
+
+def test_counts_may_be_numpys() -> None:
+    env = VectorView(FIXED_START, np.int64(2), max_episode_steps=np.int32(3))  # type: ignore[arg-type]
+    assert (env.num_envs, env.limit) == (2, 3)
+
+
+@pytest.mark.parametrize("action", [np.zeros((2, 3)), np.zeros((3, 2)), np.zeros(4), 0.5, [[0, 0], [0]]])
+def test_actions_of_another_shape_are_refused_in_a_line(action: Any) -> None:
+    env = VectorView(FIXED_START, 2)
+    env.reset()
+    with pytest.raises(ConfigError, match=r"^the action's shape is .*; allowed: \(2, 2\)$"):
+        env.step(action)
+
+
+def test_an_option_without_effect_is_refused() -> None:
+    message = r"^unknown reset option 'tasks'; allowed: reset_mask, task; did you mean 'task'\?$"
+    with pytest.raises(ConfigError, match=message):
+        VectorView(FIXED_START, 2).reset(options={"tasks": (0.3, 0)})
 
 
 @pytest.mark.parametrize("mask", [[True, False], np.array([1, 0]), np.array([True]), np.zeros(2, bool)])
@@ -239,10 +270,11 @@ def test_a_bad_mask_is_refused_in_a_line(mask: Any) -> None:
 
 
 def test_stepping_what_is_over_or_never_began_is_refused() -> None:
-    env = VectorView(FIXED_START, 2, autoreset_mode="Disabled", max_episode_steps=1)
+    env = VectorView(FIXED_START, 2, autoreset_mode="Disabled", max_episode_steps=1, render_mode="rgb_array")
     action = np.zeros((2, 2), np.float32)
-    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
-        env.step(action)
+    for early in lambda: env.step(action), env.render, lambda: env.task:
+        with pytest.raises(gym.error.ResetNeeded, match=r"^there is no episode yet: call reset\(\) first$"):
+            early()
     env.reset()
     env.step(action)
     env.reset(options={"reset_mask": np.array([True, False])})

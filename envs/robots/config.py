@@ -5,17 +5,26 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
-from metarl import STRICT, ConfigError, checked, unknown
+from metarl import STRICT, ConfigError, checked, read_yaml, unknown
 
 from .parameters import Parameter, Range
 from .rewards import TERMS, AnyTerm
 from .variations import Variation
 
 SUFFIXES = (".yaml", ".yml")
+
+
+def _one_line(name: str) -> str:
+    if "=" in name or name.splitlines() != [name]:
+        raise PydanticCustomError("name", "allowed: one line, without =, which stands in NAME=NUMBER")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_one_line)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -54,13 +63,13 @@ class Terminate:
 class RobotConfig:
     """A robot, what differs between its tasks, what it feels, and what it is rewarded for."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^\n]*$")]
+    name: Name
     """What the family is called."""
     model: str
     """MJCF: a file, relative to the YAML's folder, or PACKAGE:PATH in an installed package."""
     reward: Annotated[tuple[AnyTerm, ...], Field(min_length=1)]
     """Terms, each with its settings, that are added up."""
-    vary: dict[str, Variation] = field(default_factory=dict)
+    vary: dict[Name, Variation] = field(default_factory=dict)
     """What differs between tasks, by the name of the task's number."""
     observe: Annotated[tuple[str, ...], Field(min_length=1)] = ("positions", "velocities")
     """positions, velocities, height, up, site:NAME, body:NAME, sensor:NAME."""
@@ -121,8 +130,10 @@ def robot_tree(source: str | Path | Mapping[str, Any], folder: Path | None = Non
         path = next((p for p in (folder / source, Path(source)) if p.is_file()), None)
         if path is None:
             raise ConfigError(f"family is {str(source)!r}, which is no file; allowed: a robot's YAML")
-        tree, folder = _read(path), path.parent
+        tree, folder = read_yaml(path), path.parent
     model = tree.get("model")
+    if isinstance(model, str) and "\0" in model:
+        raise ConfigError(f"model is {model!r}, which is no file; allowed: an MJCF file")
     if isinstance(model, str) and not package_of(model):
         tree["model"] = str((folder / model).resolve())
     return tree
@@ -131,16 +142,6 @@ def robot_tree(source: str | Path | Mapping[str, Any], folder: Path | None = Non
 def is_robot(family: object) -> bool:
     """Whether what stands where a family's name may stand is a robot: its tree, or the path of its YAML."""
     return isinstance(family, Mapping) or str(family).endswith(SUFFIXES)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds a {type(tree).__name__}; allowed: keys and values")
-    return tree
 
 
 def robot_config(tree: Mapping[str, Any], prefix: str = "") -> RobotConfig:
@@ -172,7 +173,7 @@ def _term(tree: Any, prefix: str) -> Any:
             f"{prefix}reward has {tree!r}; allowed: term: {' or '.join(TERMS)}, and its settings"
         )
     name = tree["term"]
-    if name not in TERMS:
+    if not isinstance(name, str) or name not in TERMS:
         raise unknown("term of the reward", name, TERMS)
     return checked(TERMS[name], tree, f"{prefix}reward.{name}.")
 

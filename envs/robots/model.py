@@ -9,21 +9,34 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from metarl import ConfigError, unknown
+from metarl import ConfigError
 
 from .config import RobotConfig, Servo, package_of
-from .variations import add_payload, centre_payload, name_of
+from .variations import absent, add_payload, centre_payload, name_of
 
 HINGES = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 EXAMPLES = "robosuite_models"  # the package of the robots that ship as examples
 # what a model's behaviour depends on, and versions of MuJoCo agree on
 PHYSICS = re.compile(
-    r"qpos0|key_qpos|mesh_vert|hfield_data|pair_friction|body_(parentid|pos|quat|mass|inertia|ipos|iquat|gravcomp)"
-    r"|jnt_(type|pos|axis|range|stiffness|margin)|dof_(damping|armature|frictionloss)"
+    r"qpos0|qpos_spring|key_qpos|mesh_vert|hfield_(data|size)|exclude_signature|wrap_(type|objid|prm)"
+    r"|body_(parentid|pos|quat|mass|inertia|ipos|iquat|gravcomp)"
+    r"|jnt_(type|pos|axis|limited|range|stiffness|margin|solref|solimp|actfrclimited|actfrcrange)"
+    r"|dof_(damping|armature|frictionloss|solref|solimp)"
     r"|geom_(type|bodyid|size|pos|quat|friction|condim|contype|conaffinity|solref|solimp|margin|gap)"
-    r"|site_(bodyid|pos|quat)|sensor_(type|objid)|eq_(type|obj1id|obj2id|data)"
-    r"|actuator_(trntype|trnid|gear|ctrlrange|forcerange|gainprm|biasprm|dynprm)"
+    r"|geom_(priority|solmix|fluid)|pair_(dim|geom1|geom2|friction|solref|solreffriction|solimp|margin|gap)"
+    r"|site_(bodyid|pos|quat)|sensor_(type|objtype|objid|reftype|refid|cutoff)"
+    r"|eq_(type|objtype|obj1id|obj2id|data|active0|solref|solimp)"
+    r"|tendon_(adr|num|limited|range|margin|stiffness|damping|armature|frictionloss|lengthspring)"
+    r"|tendon_(solref_lim|solimp_lim|solref_fri|solimp_fri|actfrclimited|actfrcrange)"
+    r"|actuator_(trntype|trnid|gear|cranklength|ctrllimited|ctrlrange|forcelimited|forcerange)"
+    r"|actuator_(actlimited|actrange|gaintype|biastype|dyntype|gainprm|biasprm|dynprm)"
 )
+OPTIONS = (
+    *("gravity", "timestep", "integrator", "cone", "impratio", "density", "viscosity", "wind", "magnetic"),
+    *("solver", "iterations", "tolerance", "noslip_iterations", "disableflags", "enableflags"),
+)
+NO_BIAS = mujoco.mjtBias.mjBIAS_NONE
+TRN, WRAP = mujoco.mjtTrn, mujoco.mjtWrap
 
 
 def located(model: str) -> Path:
@@ -39,7 +52,7 @@ def located(model: str) -> Path:
             raise ConfigError(f"model is {model!r}, but the package {package!r} is not installed{hint}")
         path = Path(spec.submodule_search_locations[0]) / model.partition(":")[2]
     if not path.is_file():
-        raise ConfigError(f"model is {model!r}, which is no file ({path}); allowed: an MJCF file")
+        raise ConfigError(f"model is {model!r}, which is no file ({str(path)!r}); allowed: an MJCF file")
     return path
 
 
@@ -74,31 +87,45 @@ def _edit(spec: mujoco.MjSpec, config: RobotConfig) -> None:
     if config.servo:
         _add_servos(spec, config.servo, start_pose(spec.compile(), config.start.keyframe))
     if config.floor:
-        plane = mujoco.mjtGeom.mjGEOM_PLANE
-        spec.worldbody.add_geom(name="floor", type=plane, size=[0, 0, 0.1], rgba=[0.75, 0.78, 0.8, 1])
+        _add_floor(spec)
     for name, variation in config.vary.items():
         if variation.what == "payload":
             add_payload(spec, name, variation)
 
 
+def _add_floor(spec: mujoco.MjSpec) -> None:
+    """A plane at height 0 that leaves friction to what touches it: of two MuJoCo takes the larger."""
+    if spec.geom("floor") is not None:
+        raise ConfigError("floor is true, but the model has a geom 'floor' already; allowed: false")
+    look = {"type": mujoco.mjtGeom.mjGEOM_PLANE, "size": [0, 0, 0.1], "rgba": [0.75, 0.78, 0.8, 1]}
+    spec.worldbody.add_geom(name="floor", friction=[0, 0, 0], **look)
+
+
 def _add_servos(spec: mujoco.MjSpec, servo: Servo, pose: np.ndarray) -> None:
-    """Turn motors into position servos that are as strong as they: |torque| <= gear ctrlrange."""
+    """Turn motors into position servos that are as strong as they.
+
+    A motor's torque is gear clip(gain ctrl, forcerange), with ctrl in its ctrlrange.
+    """
     model = spec.compile()
     for i, actuator in enumerate(spec.actuators):
         joint, gear = int(model.actuator_trnid[i, 0]), model.actuator_gear[i, 0]
         name = name_of(model, "actuator", i)
         if model.actuator_trntype[i] != mujoco.mjtTrn.mjTRN_JOINT or model.jnt_type[joint] not in HINGES:
             raise ConfigError(f"servo: actuator {name!r} moves no hinge or slide; allowed: no servo here")
-        limits, inner = model.jnt_range[joint], model.actuator_ctrlrange[i]
+        if model.actuator_gaintype[i] != mujoco.mjtGain.mjGAIN_FIXED or model.actuator_biastype[i] != NO_BIAS:
+            raise ConfigError(f"servo: actuator {name!r} is no motor; allowed: motors alone, or no servo")
         if not model.actuator_ctrllimited[i]:
             raise ConfigError(f"servo: actuator {name!r} has no ctrlrange, which would limit its torque")
         if servo.range is None and not model.jnt_limited[joint]:
             raise ConfigError(f"servo.range is missing; actuator {name!r} moves a joint without a range")
+        force = np.sort(model.actuator_gainprm[i, 0] * model.actuator_ctrlrange[i])
+        if model.actuator_forcelimited[i]:
+            force = force.clip(*model.actuator_forcerange[i])
         actuator.set_to_position(kp=servo.kp, kv=servo.kd)
-        centre = pose[model.jnt_qposadr[joint]]
+        limits, centre = model.jnt_range[joint], pose[model.jnt_qposadr[joint]]
         reach = limits if servo.range is None else centre + servo.range * np.array([-1, 1])
         actuator.gear[0], actuator.ctrlrange, actuator.ctrllimited = 1.0, reach, True
-        actuator.forcerange, actuator.forcelimited = np.sort(gear * inner), True
+        actuator.forcerange, actuator.forcelimited = np.sort(gear * force), True
 
 
 def start_pose(model: mujoco.MjModel, keyframe: str | None) -> np.ndarray:
@@ -107,7 +134,7 @@ def start_pose(model: mujoco.MjModel, keyframe: str | None) -> np.ndarray:
         return np.array(model.qpos0)
     names = [str(model.key(i).name) for i in range(model.nkey)]
     if keyframe not in names:
-        raise ConfigError(f"start.keyframe: {unknown('keyframe', keyframe, names)}")
+        raise ConfigError(f"start.keyframe: {absent('keyframe', keyframe, names)}")
     return np.array(model.key_qpos[names.index(keyframe)])
 
 
@@ -127,16 +154,16 @@ def action_ranges(model: mujoco.MjModel, wanted: tuple[float, float] | None) -> 
 def digest(model: mujoco.MjModel) -> str:
     """A fingerprint of what the model's behaviour depends on; what is only seen does not count.
 
-    Of each number the leading 16 bits of the mantissa: another processor may round the last ones otherwise.
+    Of a fraction the leading 16 bits of the mantissa: another processor may round the last ones otherwise.
     """
     found = hashlib.sha256()
-    names = [name for name in dir(model) if PHYSICS.fullmatch(name)]
-    options = ("gravity", "timestep", "integrator", "cone", "impratio")
-    fields = {name: getattr(model, name) for name in names}
-    for name, values in (fields | {name: getattr(model.opt, name) for name in options}).items():
-        numbers = np.ascontiguousarray(values, np.float32) + 0.0  # no -0
-        bits = (numbers.view(np.int32) + 0x40) & ~0x7F
-        found.update(f"{name}{numbers.shape}".encode() + bits.tobytes())
+    fields = {name: getattr(model, name) for name in dir(model) if PHYSICS.fullmatch(name)}
+    for name, values in (fields | {name: getattr(model.opt, name) for name in OPTIONS}).items():
+        numbers = np.atleast_1d(values)
+        if numbers.dtype.kind == "f":
+            rounded = numbers.astype(np.float32) + 0.0  # no -0
+            numbers = (rounded.view(np.int32) + 0x40) & ~0x7F
+        found.update(f"{name}{numbers.shape}".encode() + numbers.astype("<i8").tobytes())
     return found.hexdigest()[:16]
 
 
@@ -153,7 +180,7 @@ def index_of(model: mujoco.MjModel, owner: str, name: str, key: str) -> int:
     count = {"body": model.nbody, "site": model.nsite, "sensor": model.nsensor}[owner]
     names = [name_of(model, owner, i) for i in range(count)]
     if name not in names:
-        raise ConfigError(f"{key}: {unknown(owner, name, filter(None, names))}")
+        raise ConfigError(f"{key}: {absent(owner, name, names)}")
     return names.index(name)
 
 
@@ -179,7 +206,37 @@ def driven(model: mujoco.MjModel, root: int) -> bool:
 
     Then friction does not bound how the root speeds up.
     """
-    on_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
-    joints = model.actuator_trnid[on_joint, 0]
     ground = (model.body_weldid[model.geom_bodyid] == 0) & ((model.geom_contype | model.geom_conaffinity) > 0)
-    return bool((model.jnt_bodyid[joints] == root).any() or not ground.any())
+    return not ground.any() or any(_pushes(model, i, root) for i in range(model.nu))
+
+
+def _pushes(model: mujoco.MjModel, actuator: int, root: int) -> bool:
+    """Whether an actuator does more than move the parts of a robot against its root or each other."""
+    kind, target = int(model.actuator_trntype[actuator]), int(model.actuator_trnid[actuator, 0])
+    joints, points = list[int](), list[int]()
+    if kind in (TRN.mjTRN_JOINT, TRN.mjTRN_JOINTINPARENT):
+        joints.append(target)
+    elif kind == TRN.mjTRN_TENDON:
+        joints, points = _pulled(model, target)
+    else:
+        return True  # a thruster, an adhesive, ...
+    above, body = {0}, root
+    while body:
+        above.add(body := int(model.body_parentid[body]))
+    own = {int(b) for b in np.flatnonzero(model.body_treeid == model.body_treeid[root])} - above
+    return not (own.issuperset(points) and (own - {root}).issuperset(model.jnt_bodyid[joints].tolist()))
+
+
+def _pulled(model: mujoco.MjModel, tendon: int) -> tuple[list[int], list[int]]:
+    """The joints that a tendon moves, or the bodies that it runs along."""
+    joints, bodies = list[int](), list[int]()
+    first = int(model.tendon_adr[tendon])
+    for wrap in range(first, first + int(model.tendon_num[tendon])):
+        kind, item = int(model.wrap_type[wrap]), int(model.wrap_objid[wrap])
+        if kind == WRAP.mjWRAP_JOINT:
+            joints.append(item)
+        elif kind == WRAP.mjWRAP_SITE:
+            bodies.append(int(model.site_bodyid[item]))
+        elif kind in (WRAP.mjWRAP_SPHERE, WRAP.mjWRAP_CYLINDER):
+            bodies.append(int(model.geom_bodyid[item]))
+    return joints, bodies

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from metarl import STRICT
+from metarl import STRICT, ConfigError
 
 from .parameters import Interval, Parameter, Range, Ranges, Target
 
@@ -172,6 +172,9 @@ def _target(
     name: str, key: str, unit: str, target: Interval, test: Interval | None, ood: tuple[Interval, ...]
 ) -> Parameter | float:
     if target[0] == target[1]:
+        for part, ranges in ("test", test), ("ood", ood):
+            if ranges:
+                raise ConfigError(f"{key}.{part} is {ranges}, but the target is {target[0]:g}; allowed: none")
         return target[0]
     found = Parameter(name, key, unit, target, test or target, ood)
     found.check(float("-inf"))

@@ -1,6 +1,6 @@
 """How the bodies of a user's robot vary: which fields of the model a task's numbers change, and how."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ FIELDS = {  # what of a robot varies, in which fields of MjModel; all but the la
     "payload": ("body_mass", "body_inertia"),
 }
 UNITS = {"gravity": "m/s²", "payload": "kg"}
+PAYLOAD = "payload."  # how the bodies begin that are added
 OWNERS = {"body": "body", "geom": "geom", "dof": "joint", "actuator": "actuator"}
 LINEAR = {  # what actuators may be for their force to grow with their parameters
     "gaintype": (mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtGain.mjGAIN_AFFINE),
@@ -41,7 +42,9 @@ class Variation:
     """What varies; density is mass and inertia together, gain an actuator's whole force."""
     range: Range
     """In training: a multiplier of the model's own, kg for a payload, m/s² for gravity."""
-    of: Annotated[tuple[str, ...], BeforeValidator(lambda x: (x,) if isinstance(x, str) else x)] = ("*",)
+    of: Annotated[
+        tuple[str, ...], Field(min_length=1), BeforeValidator(lambda x: (x,) if isinstance(x, str) else x)
+    ] = ("*",)
     """Bodies (mass, inertia, density, payload), geoms (friction), joints (damping) or actuators (gain)."""
     test: Range | None = None
     """In the test pool; none: as in training."""
@@ -62,22 +65,28 @@ class Variation:
         default = 1.0 if relative else 0.0 if self.what == "payload" else None
         found = Parameter(name, key, unit, self.range, self.test or self.range, self.ood, self.log, default)
         found.check(0.0, self.what not in ("mass", "inertia", "density"))
-        if self.what == "payload" and (len(self.of) > 1 or "*" in self.of[0]):
+        if self.what == "payload" and (len(self.of) != 1 or "*" in self.of[0]):
             raise ConfigError(f"{key}.of is {[*self.of]}; allowed for a payload: the body that carries it")
         return found
 
 
 def payload_body(name: str) -> str:
     """The body that a payload is: it is welded on, so that all follows which MuJoCo makes of a body."""
-    return f"payload.{name}"
+    return f"{PAYLOAD}{name}"
+
+
+def absent(owner: str, name: str, names: Iterable[str]) -> ConfigError:
+    """The error for the name of a body, site, ... that is not in the model, with those that are its own."""
+    own = [x for x in names if x and not (owner == "body" and (x == "world" or x.startswith(PAYLOAD)))]
+    return unknown(owner, name, own) if own else ConfigError(f"unknown {owner} {name!r}; the model has none")
 
 
 def add_payload(spec: mujoco.MjSpec, name: str, load: Variation) -> None:
     """Weld an empty body to the one that carries the load; a task gives it its mass."""
     carrier = spec.body(load.of[0])
-    if carrier is None:
-        names = [body.name for body in spec.bodies if body.name]
-        raise ConfigError(f"vary.{name}.of: {unknown('body', load.of[0], names)}")
+    if carrier is None or carrier.name == "world":
+        names = [body.name for body in spec.bodies]
+        raise ConfigError(f"vary.{name}.of: {absent('body', load.of[0], names)}")
     body = carrier.add_body(name=payload_body(name), pos=load.at)
     sphere = mujoco.mjtGeom.mjGEOM_SPHERE
     touching = {"contype": 0, "conaffinity": 0}
@@ -152,7 +161,7 @@ def _named(model: mujoco.MjModel, owner: str, patterns: tuple[str, ...], key: st
     for pattern in patterns:
         hits = {i for i, name in names.items() if fnmatchcase(name, pattern)}
         if not hits:
-            raise ConfigError(f"{key}: {unknown(owner, pattern, {name for name in names.values() if name})}")
+            raise ConfigError(f"{key}: {absent(owner, pattern, set(names.values()))}")
         found |= hits
     return sorted(found)
 
