@@ -264,8 +264,9 @@ def return_by_parameter(
     order = np.argsort(values)
     axes.axvspan(space.train_low, space.train_high, color="#f0f0f0", lw=0)
     for bound, name, colour in zip(bounds, ("floor", "oracle"), (INK, GREEN), strict=True):
-        if name == "floor" or near(bound, scores):
-            axes.plot(curve, bound, color=colour, lw=1.2, label=name)
+        seen = slice(None if name == "floor" or near(bound, scores) else 0)
+        label = name if len(curve[seen]) else f"{name}: far above"
+        axes.plot(curve[seen], bound[seen], color=colour, lw=1.2, label=label)
     for k, colour in ((0, PALE), (len(scores) - 1, BLUE)):
         axes.plot(values[order], scores[k, order], "o-", color=colour, lw=1, ms=3.5, label=legend(k))
     axes.set(xlabel=f"{space.name} ({space.unit}); grey: trained range", ylabel="return")
@@ -281,6 +282,8 @@ def task_returns(figure: Figure, splits: Mapping[str, tuple[Array, Array]]) -> N
         axes.vlines(x, first, last, color="#d4d4d4", lw=1.5)
         if near(oracle, scores):
             axes.plot(x, oracle[order], "_", color=GREEN, ms=6, mew=1.4, label="oracle")
+        else:
+            axes.plot([], [], "_", color=GREEN, ms=6, mew=1.4, label="oracle: far above")
         axes.plot(x, first, "o", color=PALE, ms=4, label=legend(0))
         axes.plot(x, last, "o", color=BLUE, ms=4, label=legend(len(scores) - 1))
         axes.set(title=title, xlabel="tasks, best first")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from metarl import Rollout
+from metarl import Rollout, TaskParameter
 from metarl.experiments import Experiment, build, override, read, restored, split_settings, start
 from metarl.runs import Run
 
@@ -188,7 +188,7 @@ def test_the_map_names_its_axes_and_its_colours(runs: dict[str, Run]) -> None:
     two, one = (part(runs[family].report.read_text(), "map") for family in FAMILIES)
     for label in ("goal_x (units)", "goal_y (units)", "return", "before adaptation", "after 2 adaptations"):
         assert f">{label}</text>" in two
-    for label in ("angle (rad); grey: trained range", "return", "floor", "oracle", "after 2 adaptations"):
+    for label in ("angle (rad); grey: trained range", "return", "floor", "after 2 adaptations"):
         assert f">{label}</text>" in one
 
 
@@ -342,3 +342,21 @@ def test_motion_says_where_there_are_no_pictures(tmp_path: Path, monkeypatch: py
 
 def test_navigation_has_no_motion(page: str) -> None:
     assert '<section id="motion">' not in page
+
+
+# --- bounds that are far off
+
+
+@pytest.mark.parametrize(("oracle", "label"), [(20.0, "oracle"), (31.0, "oracle: far above")])
+def test_a_bound_is_drawn_where_that_leaves_the_returns_readable(oracle: float, label: str) -> None:
+    space = TaskParameter("speed", "m/s", 0.0, 1.0, 0.0, 1.0)
+    scores, along = (
+        np.array([[0.0, 4.0], [6.0, 10.0]]),
+        np.linspace(0, 1, 5),
+    )  # ten apart: twenty above is near
+    axes = Figure().subplots()
+    bounds = np.zeros(5), np.full(5, oracle)
+    figures.return_by_parameter(axes, space, np.array([0.2, 0.8]), scores, along, bounds)
+    (line,) = (line for line in axes.get_lines() if str(line.get_label()).startswith("oracle"))
+    assert line.get_label() == label
+    assert (np.size(line.get_xdata()) > 0) == (label == "oracle")
