@@ -1,7 +1,6 @@
 """Any family as a Gymnasium environment, one task and one episode at a time, for other people's learners."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from metarl import ConfigError, Family, Split, TaskError, Tasks, generator, unknown
 
-from .rendering import Painter, Picture, check_render_mode, painter, poses, render_metadata
+from .rendering import Drawn, Picture, check_render_mode, poses, render_metadata
 from .robots import RobotConfig
 from .tasks import check_request, named_tasks
 
@@ -94,7 +93,7 @@ def no_episode() -> gym.error.ResetNeeded:
     return gym.error.ResetNeeded("there is no episode yet: call reset() first")
 
 
-class GymnasiumView(gym.Env[Array, Array]):
+class GymnasiumView(Drawn, gym.Env[Array, Array]):
     """A family's world with one task in it, which `info["task"]` names and the observation does not tell.
 
     Each reset takes its task from `reset(options={"task": ...})`, else from `task`, else draws one from
@@ -154,13 +153,7 @@ class GymnasiumView(gym.Env[Array, Array]):
 
     def close(self) -> None:
         """Give back what drawing needed."""
-        if "_painter" in vars(self):
-            self._painter.close()
-            del self._painter
-
-    @cached_property
-    def _painter(self) -> Painter:
-        return painter(self.family, *self._size)
+        self._stop_drawing()
 
     @property
     def task(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol
 from weakref import finalize
@@ -91,6 +92,23 @@ def _kind(family: Family) -> str | None:
     if hasattr(family, "model") and hasattr(family, "qpos"):
         return "robot"
     return "map" if getattr(family, "view", "") == "plane" else None
+
+
+class Drawn:
+    """What has a family and draws it, from the first picture that is asked for."""
+
+    family: Any
+    _size: tuple[int, int]  # width and height, in pixels
+
+    @cached_property
+    def _painter(self) -> Painter:
+        return painter(self.family, *self._size)
+
+    def _stop_drawing(self) -> None:
+        """Give back what drawing needed."""
+        if "_painter" in vars(self):
+            self._painter.close()
+            del self._painter
 
 
 # --- robots

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from metarl import ConfigError, Split, Tasks, device, generator
 
 from .gymnasium_view import Array, Named, Viewed, actions_for, by_name, check_options, no_episode, viewed
-from .rendering import Painter, Picture, check_render_mode, painter, poses, render_metadata
+from .rendering import Drawn, Picture, check_render_mode, poses, render_metadata
 from .tasks import check_request, named_tasks
 
 Mask = NDArray[np.bool_]
 MODES = [mode.value for mode in AutoresetMode]
 
 
-class VectorView(VectorEnv[Array, Array, Array]):
+class VectorView(Drawn, VectorEnv[Array, Array, Array]):
     """`num_envs` episodes of a family, each in a task of its own, which `info["task"]` names.
 
     It behaves as Gymnasium's SyncVectorEnv over `GymnasiumView` does, in all three autoreset modes. A
@@ -203,13 +203,7 @@ class VectorView(VectorEnv[Array, Array, Array]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Give back what drawing needed."""
-        if "_painter" in vars(self):
-            self._painter.close()
-            del self._painter
-
-    @cached_property
-    def _painter(self) -> Painter:
-        return painter(self.family, *self._size)
+        self._stop_drawing()
 
 
 def _check_batch(family: Any, num_envs: int, autoreset_mode: AutoresetMode | str) -> None:

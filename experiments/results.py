@@ -25,8 +25,8 @@ HOW_TO_READ = """\
 # Results
 
 Each row is a study: one experiment, meta-trained from several seeds, then evaluated in tasks that training
-never saw. The numbers under 0, 1, 2, ... are mean undiscounted returns after so many adaptations, over
-seeds and tasks; higher is better.
+never saw, or in those of training where a family has no others, as its notes then say. The numbers under 0,
+1, 2, ... are mean undiscounted returns after so many adaptations, over seeds and tasks; higher is better.
 
 In brackets stands the 95 % interval of the mean over trainings: Student's t from the means of the seeds,
 which are listed with each study. The bootstrap row draws runs anew within each task (stratified), for these
@@ -149,7 +149,7 @@ def rows(study: Study) -> list[list[str]]:
     ]
     for i, seed in enumerate(study["seeds"]):
         found.append([f"mean of seed {seed}", *(number(r["per_seed"][i]) for r in rounds)])
-    if not make(study["settings"]["family"]).shared_splits:
+    if not shared(study):
         found.append(["mean beyond the trained range", *map(with_interval, study["ood"]["rounds"])])
     if known:
         values = [number(value) for value in known["returns"][: len(rounds)]]
@@ -160,14 +160,20 @@ def rows(study: Study) -> list[list[str]]:
 def notes(study: Study) -> str:
     """Floor and oracle, the source of the published values, and what the study was made with."""
     beyond, known = study["ood"], study["published"]
-    found = [
-        f"Unseen tasks: floor {number(study['floor'])}, oracle {number(study['oracle'])}",
-        f"Beyond the trained range: floor {number(beyond['floor'])}, oracle {number(beyond['oracle'])}",
-        "Made with " + ", ".join(f"{key} {value}" for key, value in study["versions"].items()),
-    ]
+    tasks = "The tasks are those of training, as there are no others" if shared(study) else "Unseen tasks"
+    found = [f"{tasks}: floor {number(study['floor'])}, oracle {number(study['oracle'])}"]
+    if not shared(study):
+        bounds = f"floor {number(beyond['floor'])}, oracle {number(beyond['oracle'])}"
+        found.append(f"Beyond the trained range: {bounds}")
+    found.append("Made with " + ", ".join(f"{key} {value}" for key, value in study["versions"].items()))
     found.append("Settings other than the agent's defaults: " + changed(study["settings"]["agent"]))
     found += [f"Published values: {known['source']}"] if known else []
     return ". ".join(found) + "."
+
+
+def shared(study: Study) -> bool:
+    """Whether the family has so few tasks that those of training are evaluated."""
+    return make(study["settings"]["family"]).shared_splits
 
 
 def changed(agent: Mapping[str, Any]) -> str:

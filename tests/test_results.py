@@ -86,6 +86,16 @@ def test_a_study_sums_up_its_runs(made: Path) -> None:
     assert {"metarl", "torch", "mujoco"} <= found["versions"].keys()
 
 
+def test_a_family_without_other_tasks_is_not_said_to_have_been_judged_on_unseen_ones(made: Path) -> None:
+    found = result(made)
+    assert "Unseen tasks: floor" in results.notes(found)
+    assert "Beyond the trained range: floor" in results.notes(found)
+    found["settings"]["family"] = "half-cheetah-dir/maml2017"
+    assert "The tasks are those of training, as there are no others: floor" in results.notes(found)
+    assert "nseen" not in results.notes(found)
+    assert "Beyond" not in results.notes(found)
+
+
 def test_a_study_of_one_parameter_keeps_every_tasks_mean_over_seeds_and_draws_it(tmp_path: Path) -> None:
     assert run_study(tmp_path, "--family=half-cheetah-vel/promp2019", seeds=("0",)) == 0
     found, run = result(tmp_path), Run.open(tmp_path / "runs" / "seed_0")

@@ -1,5 +1,6 @@
 """What a user's robot is rewarded for: a small set of terms, each a formula of one moment."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, get_args
 
@@ -24,7 +25,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Term:
+class Term(ABC):
     """A part of the reward; its weight times its value is added up."""
 
     weight: PositiveFloat = 1.0
@@ -37,9 +38,9 @@ class Term:
         """Its targets, each fixed or a number of the task."""
         return ()
 
+    @abstractmethod
     def value(self, now: Moment, target: Tensor) -> Tensor:
         """Its value, [N, E], with targets [N, 1, number of them]."""
-        raise NotImplementedError
 
     @property
     def needs(self) -> str | None:
