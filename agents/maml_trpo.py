@@ -64,6 +64,8 @@ class MamlTrpo(nn.Module):
         """Learn a step size for each parameter (Meta-SGD, Li et al. 2017)."""
         exploration: PositiveFloat = 1.0
         """How many times wider the noise is before the first adaptation: the unseen teaches nothing."""
+        reward_prediction: NonNegativeFloat = 0.0
+        """Weight of predicting the reward, in the first adaptation's loss: its errors tell tasks apart."""
         credit: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] | None = None
         """Weight of each round after the first in what is trained (MAML++, 2019); none: only the last."""
         first_order: bool = False
@@ -91,8 +93,11 @@ class MamlTrpo(nn.Module):
         super().__init__()
         self.config = c = config or self.Config()
         self.rng = rng
+        if not isinstance(action_space, gym.spaces.Box):
+            raise ConfigError(f"action_space is {action_space}; allowed for maml_trpo: a Box")
         inputs, outputs = observation_space.shape[0], action_space.shape[0]
-        self.policy = GaussianMlp(inputs, outputs, rng, c.hidden, c.activation, c.initial_std, c.output_gain)
+        shape = c.hidden, c.activation, c.initial_std, c.output_gain, c.reward_prediction > 0
+        self.policy = GaussianMlp(inputs, outputs, rng, *shape)
         size = len(self.policy.flat) if c.learn_inner_lr else 1
         self.register_buffer("alpha", torch.full((size,), c.inner_lr, device=rng.device))
         self.alpha: Tensor
@@ -131,7 +136,8 @@ class MamlTrpo(nn.Module):
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """φ ← φ - α ∇L(φ): one policy-gradient step on each task's own round."""
         step = self.inner_steps(belief.steps + 1)[-1]
-        loops = inner_loops(self.policy, belief.params, self.alpha, [step], [self.batch(rollout)])
+        batch = self.batch(rollout, self.advantages(rollout), belief.steps)
+        loops = inner_loops(self.policy, belief.params, self.alpha, [step], [batch])
         return Belief(torch.cat([loop.phi[-1] for loop in loops]), belief.steps + 1)
 
     # --- learning across tasks
@@ -140,12 +146,12 @@ class MamlTrpo(nn.Module):
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """One trust-region step on the meta-parameters."""
         c, meta = self.config, self.meta_parameters
-        played = [(rollout, self.advantages(rollout)) for rollout in trial.rounds]
-        batches = [Batch.of(*r) for r in played]
+        played = [(rollout, self.advantages(rollout), k) for k, rollout in enumerate(trial.rounds)]
+        batches = [self.batch(*r) for r in played]
         now = self.objective(meta, batches)
         gradient, old = now.gradient(), now.policies()
         every = round(1 / c.curvature_fraction)
-        sketch = now if every == 1 else self.objective(meta, [Batch.of(*r, every) for r in played])
+        sketch = now if every == 1 else self.objective(meta, [self.batch(*r, every) for r in played])
 
         def curvature(v: Tensor) -> Tensor:
             return sketch.fisher(v) + c.damping * v
@@ -175,9 +181,9 @@ class MamlTrpo(nn.Module):
         advantage = gae(rollout.reward, value, end, rollout.terminated, c.gamma, c.gae_lambda)
         return normalised(advantage, rollout.valid)
 
-    def batch(self, rollout: Rollout) -> Batch:
-        """A round's steps with their advantages."""
-        return Batch.of(rollout, self.advantages(rollout))
+    def batch(self, rollout: Rollout, advantage: Tensor, k: int, every: int = 1) -> Batch:
+        """Round k's steps with their advantages; before the first adaptation the rewards are predicted."""
+        return Batch.of(rollout, advantage, every, self.config.reward_prediction if k == 0 else 0.0)
 
     def objective(self, meta: Tensor, batches: list[Batch]) -> MetaObjective:
         """The loss on the rounds after adaptation, at some meta-parameters."""

@@ -25,7 +25,10 @@ Layers = tuple[list[Tensor], list[Tensor], Tensor]  # weights, biases, log_std
 
 
 class GaussianMlp(Policy):
-    """A multilayer perceptron for the mean and a free logarithm of the standard deviation, as in MAML."""
+    """A multilayer perceptron for the mean and a free logarithm of the standard deviation, as in MAML.
+
+    With `predicts_reward` it has one more output, ρ(s), of the same hidden layers.
+    """
 
     def __init__(
         self,
@@ -36,14 +39,15 @@ class GaussianMlp(Policy):
         activation: str = "tanh",
         initial_std: float = 1.0,
         output_gain: float = 1.0,
+        predicts_reward: bool = False,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.actions = activation, outputs
         self._views: tuple[Tensor, Layers] | None = None
-        sizes = [inputs, *hidden, outputs]
+        sizes = [inputs, *hidden, outputs + predicts_reward]
         # weights are [in, out], so that a layer of all tasks is one baddbmm
         self.weights = nn.ParameterList(_xavier(i, o, rng) for i, o in pairwise(sizes))
-        self.weights[-1].data *= output_gain
+        self.weights[-1].data[:, :outputs] *= output_gain
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(o, device=rng.device)) for o in sizes[1:])
         self.log_std = nn.Parameter(torch.full((outputs,), math.log(initial_std), device=rng.device))
         self.seal()
@@ -53,8 +57,12 @@ class GaussianMlp(Policy):
         layers = list(zip(self.weights, self.biases, strict=True))
         for weight, bias in layers[:-1]:
             obs = ACTIVATIONS[self.activation](obs @ weight + bias)
-        mean = obs @ layers[-1][0] + layers[-1][1]
-        return Gaussian(mean, self.log_std.clamp(min=LOG_STD_MIN).expand_as(mean))
+        mean, reward = self.halves(obs @ layers[-1][0] + layers[-1][1])
+        return Gaussian(mean, self.log_std.clamp(min=LOG_STD_MIN).expand_as(mean), reward)
+
+    def halves(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean [..., A] and the predicted reward [..., 1 or 0] in the last layer's output."""
+        return output[..., : self.actions], output[..., self.actions :]
 
     def widening(self, factor: float) -> Tensor:
         """What to add to flat parameters, [P], to make the noise so many times wider."""
@@ -82,7 +90,8 @@ class GaussianMlp(Policy):
         weights, biases, log_std = self.views(params)
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             obs = IN_PLACE[self.activation](torch.baddbmm(bias, obs, weight))
-        return Gaussian(torch.baddbmm(biases[-1], obs, weights[-1]), log_std.clamp(min=LOG_STD_MIN))
+        mean, reward = self.halves(torch.baddbmm(biases[-1], obs, weights[-1]))
+        return Gaussian(mean, log_std.clamp(min=LOG_STD_MIN), reward)
 
     def derivatives(self, params: Tensor, batch: Batch) -> Derivatives:
         """The hand-written derivatives: equal to torch.func's and several times faster."""
@@ -92,7 +101,8 @@ class GaussianMlp(Policy):
 class GaussianMlpDerivatives:
     """Derivatives at φ [n, P] on a batch of B steps a task; forward and backward activations are kept.
 
-    With h_0 = s, z_l = h_{l-1} W_l + b_l, h_l = f(z_l), μ = z_L, and δ_l = ∂L/∂z_l.
+    With h_0 = s, z_l = h_{l-1} W_l + b_l, h_l = f(z_l), (μ, ρ) = z_L, and δ_l = ∂L/∂z_l. A predicted
+    reward ρ is one more Gaussian of σ = 1 around r: ½ c (ρ - r)² has the derivatives of -c log N(r; ρ, 1).
     """
 
     def __init__(self, policy: GaussianMlp, params: Tensor, batch: Batch) -> None:
@@ -104,15 +114,17 @@ class GaussianMlpDerivatives:
         self.h = [batch.obs]
         for weight, bias in zip(self.weights[:-1], biases[:-1], strict=True):
             self.h.append(ACTIVATIONS[policy.activation](torch.baddbmm(bias, self.h[-1], weight)))
-        mean = torch.baddbmm(biases[-1], self.h[-1], self.weights[-1])
+        mean, rho = policy.halves(torch.baddbmm(biases[-1], self.h[-1], self.weights[-1]))
         # ∂L/∂μ = -w A (a - μ) / σ²
         self.strength = (batch.weight * batch.advantage).unsqueeze(-1)  # w A, [n, B, 1]
         self.pull = (batch.action - mean) * self.precision  # (a - μ) / σ²
+        self.trust = batch.surprise.unsqueeze(-1)  # c, [n, B, 1]
+        self.error = rho - batch.reward.unsqueeze(-1)  # ρ - r, [n, B, 1 or 0]
 
     @cached_property
     def delta(self) -> list[Tensor]:
         """δ_1, ..., δ_L: δ_l = f'(z_l) ∘ δ_{l+1} W_{l+1}'."""
-        delta = [-self.strength * self.pull]
+        delta = [_joined(-self.strength * self.pull, self.trust * self.error)]
         for weight, h in zip(self.weights[:0:-1], self.h[:0:-1], strict=True):
             delta.insert(0, self.backward(torch.bmm(delta[0], weight.mT), h))
         return delta
@@ -153,9 +165,11 @@ class GaussianMlpDerivatives:
 
     def hvp(self, v: Tensor) -> Tensor:
         """∇²L(φ) v, [n, P]."""
-        (*r_z, r_mean), r_h, v_weights, v_log_std = self._forward_r(v)
-        # R{∂L/∂μ} = w A (R{μ} / σ² + 2 (a - μ) / σ² R{log σ})
+        (*r_z, r_output), r_h, v_weights, v_log_std = self._forward_r(v)
+        r_mean, r_rho = self.policy.halves(r_output)
+        # R{∂L/∂μ} = w A (R{μ} / σ² + 2 (a - μ) / σ² R{log σ}) and R{∂L/∂ρ} = c R{ρ}
         r_delta = (r_mean * self.precision).add_(2 * self.pull * v_log_std).mul_(self.strength)
+        r_delta = _joined(r_delta, self.trust * r_rho)
         # R{∂L/∂log σ} = Σ_b 2 w A ((a - μ) / σ² R{μ} + z² R{log σ})
         z2 = self.pull.square() / self.precision
         log_std = 2 * (self.strength * (self.pull * r_mean + z2 * v_log_std)).sum(1, keepdim=True)
@@ -172,14 +186,20 @@ class GaussianMlpDerivatives:
 
     def fisher(self, v: Tensor) -> Tensor:
         """F(φ) v = Σ_b w_b J_b' diag(1/σ², 2) J_b v with J_b = ∂(μ, log σ)(s_b)/∂φ, [n, P]."""
-        (*_, r_mean), _, _, v_log_std = self._forward_r(v)
+        (*_, r_output), _, _, v_log_std = self._forward_r(v)
+        r_mean, r_rho = self.policy.halves(r_output)
         weight = self.batch.weight.unsqueeze(-1)
-        delta = r_mean * (weight * self.precision)
+        delta = _joined(r_mean * (weight * self.precision), 0 * r_rho)
         pairs = [[(self.h[-1], delta)]]
         for layer in range(len(self.h) - 2, -1, -1):
             delta = self.backward(torch.bmm(delta, self.weights[layer + 1].mT), self.h[layer + 1])
             pairs.insert(0, [(self.h[layer], delta)])
         return self._collect(pairs, 2 * weight.sum(1, keepdim=True) * v_log_std)
+
+
+def _joined(of_mean: Tensor, of_reward: Tensor) -> Tensor:
+    """The derivatives of the two halves of the last layer's output, [n, B, A + 1]."""
+    return torch.cat([of_mean, of_reward], -1) if of_reward.shape[-1] else of_mean
 
 
 def _outer(h: Tensor, delta: Tensor) -> Tensor:

@@ -25,13 +25,16 @@ class Batch(NamedTuple):
     action: Tensor  # [n, B, A]
     advantage: Tensor  # [n, B]
     weight: Tensor  # [n, B], 1 / (number of played steps) where the step was played, else 0
+    reward: Tensor  # [n, B]
+    surprise: Tensor  # [n, B], what a wrong prediction of the reward weighs; 0 where none is asked
 
     @classmethod
-    def of(cls, rollout: Rollout, advantage: Tensor, every: int = 1) -> "Batch":
+    def of(cls, rollout: Rollout, advantage: Tensor, every: int = 1, surprise: float = 0.0) -> "Batch":
         """The steps of a round in which advantage is [T, N, E]; `every` takes each so many-th time step."""
         valid = rollout.valid[::every].to(advantage.dtype)
         weight = valid / valid.sum((0, 2), keepdim=True)
-        parts = rollout.obs[::every], rollout.action[::every], advantage[::every], weight
+        played = rollout.obs[::every], rollout.action[::every], advantage[::every]
+        parts = *played, weight, rollout.reward[::every], surprise * weight
         return cls(*(x.transpose(0, 1).flatten(1, 2) for x in parts))
 
     def tasks(self, s: slice) -> "Batch":
@@ -44,10 +47,11 @@ class Batch(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """A diagonal Gaussian over actions at every step."""
+    """A diagonal Gaussian over actions at every step, and the reward that is expected of it."""
 
     mean: Tensor  # [..., A]
     log_std: Tensor  # broadcasts to mean
+    reward: Tensor = torch.empty(0)  # [..., 1], or [..., 0] of a policy that does not predict it
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Σ_j -½ ((a_j - μ_j) / σ_j)² - log σ_j - ½ log 2π, over the action's dimensions."""
@@ -65,7 +69,7 @@ class Derivatives(Protocol):
     """First and second derivatives of one batch's losses at parameters φ [n, P], task by task."""
 
     def gradient(self) -> Tensor:
-        """∇L(φ) with L = -Σ_b w_b A_b log π_φ(a_b | s_b), [n, P]."""
+        """∇L(φ) with L = -Σ_b w_b A_b log π_φ(a_b | s_b) + ½ Σ_b c_b (ρ_φ(s_b) - r_b)², [n, P]."""
 
     def hvp(self, v: Tensor) -> Tensor:
         """∇²L(φ) v for v [n, P], [n, P]."""
@@ -129,9 +133,11 @@ class FunctionalDerivatives:
         self.policy, self.params, self.batch = policy, params, batch
 
     def inner_loss(self, params: Tensor, batch: Batch) -> Tensor:
-        """L(φ) = -Σ_b w_b A_b log π_φ(a_b | s_b) of one task, what adaptation descends."""
-        log_prob = self.policy.single(params, batch.obs).log_prob(batch.action)
-        return -(batch.weight * batch.advantage * log_prob).sum()
+        """L(φ) of one task, what adaptation descends: the policy's loss and its wrong predictions."""
+        now = self.policy.single(params, batch.obs)
+        error = (now.reward - batch.reward.unsqueeze(-1)).square().sum(-1)
+        gain = batch.weight * batch.advantage * now.log_prob(batch.action)
+        return (0.5 * batch.surprise * error - gain).sum()
 
     def divergence(self, params: Tensor, old: Tensor, batch: Batch) -> Tensor:
         """Σ_b w_b KL(π_old ‖ π_φ)(s_b) of one task, what the trust region bounds."""

@@ -20,6 +20,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "learned steps": {"learn_inner_lr": True},
     "two learned steps": {"learn_inner_lr": True, "later_lr": 0.15},
     "two steps, each counts": {"later_lr": 0.15, "credit": (3.0, 1.0), "exploration": 2.0},
+    "rewards predicted": {"reward_prediction": 0.7},
+    "two steps, rewards predicted": {"reward_prediction": 0.7, "later_lr": 0.15, "credit": (1.0, 1.0)},
 }
 SMOOTH = [name for name in SETTINGS if name != "relu"]  # finite differences would step over relu's kinks
 
@@ -59,7 +61,11 @@ def trial_of(agent: MamlTrpo, rounds: tuple[int, ...] = (3, 3), tasks: int = 3) 
 def prepared(name: str) -> tuple[MamlTrpo, Trial, list[Batch]]:
     agent = agent_of(**SETTINGS[name])
     trial = trial_of(agent, (3, 3, 3) if "two" in name else (3, 3))
-    return agent, trial, [agent.batch(r) for r in trial.rounds]
+    return agent, trial, batches_of(agent, trial)
+
+
+def batches_of(agent: MamlTrpo, trial: Trial) -> list[Batch]:
+    return [agent.batch(r, agent.advantages(r), k) for k, r in enumerate(trial.rounds)]
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
@@ -184,7 +190,7 @@ def test_the_meta_gradient_is_that_of_double_backward_one_task_at_a_time() -> No
 @torch.no_grad()
 def test_first_order_leaves_the_hessian_out() -> None:
     agent = agent_of(first_order=True)
-    batches = [agent.batch(r) for r in trial_of(agent).rounds]
+    batches = batches_of(agent, trial_of(agent))
     now = agent.objective(agent.meta_parameters, batches)
     phi = (
         agent.policy.flat
@@ -203,7 +209,7 @@ def test_a_fisher_product_at_the_policy_is_the_gaussians_closed_form() -> None:
         policy.weights[0].zero_()
         policy.weights[1].zero_()
     one = torch.ones(1, 4, 1)
-    batch = Batch(one, one, one[..., 0], torch.full((1, 4), 0.25))
+    batch = Batch(one, one, one[..., 0], torch.full((1, 4), 0.25), one[..., 0], 0 * one[..., 0])
     params = policy.flat[None]  # log_std, W1, W2, b1, b2
     for v, wanted in (([1, 0, 0, 0, 0], [2, 0, 0, 0, 0]), ([0, 0, 0, 0, 1], [0, 0, 0, 0, 4])):
         found = policy.derivatives(params, batch).fisher(torch.tensor([v], dtype=params.dtype))
@@ -217,7 +223,7 @@ def test_adaptation_is_a_gradient_step_and_does_not_depend_on_the_other_tasks() 
     together = agent.adapt(agent.begin(3, 3), rollout)
     alone = agent.adapt(agent.begin(1, 3), Rollout(*(x[:, 1:2] for x in rollout)))
     assert torch.allclose(together.params[1], alone.params[0], rtol=1e-12)
-    batch = agent.batch(rollout)
+    batch = agent.batch(rollout, agent.advantages(rollout), 0)
 
     def loss(params: Tensor, b: Batch) -> Tensor:
         return -(b.weight * b.advantage * agent.policy.single(params, b.obs).log_prob(b.action)).sum()
@@ -232,7 +238,7 @@ def test_adaptation_is_a_gradient_step_and_does_not_depend_on_the_other_tasks() 
 def test_an_update_improves_the_objective_within_the_trust_region() -> None:
     agent = agent_of()
     trial = trial_of(agent)
-    batches = [agent.batch(r) for r in trial.rounds]
+    batches = batches_of(agent, trial)
     before = agent.meta_parameters
     old = agent.objective(before, batches).policies()
     metrics = agent.meta_update(trial)
@@ -290,8 +296,40 @@ def test_noise_is_wider_only_before_the_first_adaptation() -> None:
     explores = agent.policy.batched(before.params, rollout.obs[0]).log_std.exp()
     assert torch.allclose(explores, 3 * agent.policy.log_std.exp())
     after = agent.adapt(before, rollout)
-    step = agent.policy.derivatives(before.params, agent.batch(rollout)).gradient()
+    batch = agent.batch(rollout, agent.advantages(rollout), 0)
+    step = agent.policy.derivatives(before.params, batch).gradient()
     assert torch.allclose(after.params, agent.policy.flat - 0.3 * step)
+
+
+@torch.no_grad()
+def test_only_the_first_adaptation_learns_from_wrong_predictions_of_the_reward() -> None:
+    agent = agent_of(reward_prediction=0.7, later_lr=0.3)
+    rollout = trial_of(agent).rounds[0]
+    before = agent.begin(3, 3)
+    batch = agent.batch(rollout, agent.advantages(rollout), 0)
+
+    def wrong(params: Tensor, b: Batch) -> Tensor:
+        return 0.35 * (b.weight * (agent.policy.single(params, b.obs).reward[:, 0] - b.reward).square()).sum()
+
+    first = agent.adapt(before, rollout)
+    silent = batch._replace(surprise=0 * batch.surprise)
+    steps = [agent.policy.derivatives(before.params, b).gradient() for b in (batch, silent)]
+    assert torch.allclose(steps[0] - steps[1], vmap(grad(wrong))(before.params, batch), rtol=1e-9)
+    assert torch.allclose(first.params, before.params - 0.3 * steps[0], rtol=1e-12)
+    second = agent.adapt(first, rollout)
+    plain = agent.policy.derivatives(first.params, silent).gradient()
+    assert torch.allclose(second.params, first.params - 0.3 * plain, rtol=1e-12)
+
+
+@torch.no_grad()
+def test_tasks_whose_rewards_differ_by_a_constant_are_told_apart_by_predicted_rewards_only() -> None:
+    """A policy gradient over a baseline does not see a constant; how wrong a prediction was, does."""
+    for weight, differ in (0.0, False), (0.7, True):
+        agent = agent_of(reward_prediction=weight, gamma=1.0)
+        rollout = trial_of(agent).rounds[0]
+        shifted = rollout._replace(reward=rollout.reward - 1)
+        one, two = (agent.adapt(agent.begin(3, 3), r).params[0] for r in (rollout, shifted))
+        assert torch.allclose(one, two, atol=1e-2) is not differ
 
 
 @torch.no_grad()
