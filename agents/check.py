@@ -77,7 +77,7 @@ def _seen(rollout: Rollout) -> list[Step]:
 
 
 def _answers(agent: Agent[Any], belief: Any, rollout: Rollout) -> Tensor:
-    """The actions without exploration at each of a round's steps, all by one belief, [T, N, E, A]."""
+    """The actions without exploration at each of a round's steps, all by one belief, [T, N, E, ...]."""
     return torch.stack([agent.act(belief, step, explore=False)[0].action for step in _seen(rollout)])
 
 
@@ -104,7 +104,8 @@ def _check_act(agent: Agent[Any], family: Family, rollout: Rollout) -> None:
             shape = batch + family.action_space.shape if name == "action" else batch
             require(x.shape == shape, f"{name} is {[*x.shape]}; wanted: {[*shape]} for N, E = {[*batch]}")
             require(x.isfinite().all(), f"{name} is not finite")
-            wanted = (step.reward.dtype, step.reward.device)
+            like = step.action if name == "action" else step.reward
+            wanted = (like.dtype, like.device)
             require((x.dtype, x.device) == wanted, f"{name} is {x.dtype} on {x.device}; wanted: {wanted}")
 
 

@@ -56,8 +56,11 @@ def _check_description(family: Family) -> None:
     lines = f"{family.name}{family.summary}".splitlines()
     require(family.name and family.summary and len(lines) == 1, "name and summary have to be a line each")
     require(family.horizon >= 1, f"horizon is {family.horizon}; allowed: 1 or more")
-    for kind, space in ("observation", family.observation_space), ("action", family.action_space):
-        require(isinstance(space, gym.spaces.Box), f"the {kind} space has to be a Box, and is {space}")
+    box, space = gym.spaces.Box, family.observation_space
+    require(isinstance(space, box), f"the observation space has to be a Box, and is {space}")
+    space = family.action_space
+    known = isinstance(space, box) or (isinstance(space, gym.spaces.Discrete) and space.start == 0)
+    require(known, f"the action space has to be a Box, or Discrete from 0, and is {space}")
     finite = _limits(family).isfinite().all()
     require(finite, f"the action space has to be finite, and is {family.action_space}")
     names = [p.name for p in family.task_space]
@@ -126,7 +129,7 @@ def _check_disjoint(splits: dict[Split, Tasks]) -> None:
 
 
 class _Script(nn.Module):
-    """A player of actions that were fixed beforehand, [T, N, E, A]; its belief is the time."""
+    """A player of actions that were fixed beforehand, [T, N, E, ...]; its belief is the time."""
 
     def __init__(self, actions: Tensor) -> None:
         super().__init__()
@@ -150,16 +153,23 @@ class _Script(nn.Module):
 
 
 def _limits(family: Family) -> Tensor:
-    """The lowest and the highest actions, [2, A]."""
-    limits = np.stack([family.action_space.low, family.action_space.high])
+    """The lowest and the highest actions, [2, A], or [2] of a discrete space."""
+    space = family.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        return torch.tensor([0, space.n - 1], device=family.device)
+    limits = np.stack([space.low, space.high])
     return torch.tensor(limits, dtype=torch.get_default_dtype(), device=family.device)
 
 
 def _actions(family: Family, seed: int) -> Tensor:
-    """Random actions, some of them beyond the space as a Gaussian policy's are, [T, N, E, A]."""
+    """Random actions, [T, N, E, ...]; of a Box, some lie beyond it as a Gaussian policy's do."""
     low, high = _limits(family)
+    rng = generator(seed, family.device)
+    if not low.is_floating_point():
+        shape = family.horizon, TASKS, EPISODES
+        return torch.randint(int(high) + 1, shape, generator=rng, device=family.device)
     noise = torch.empty(family.horizon, TASKS, EPISODES, *low.shape, device=family.device)
-    return (low + high) / 2 + (high - low) / 2 * noise.normal_(generator=generator(seed, family.device))
+    return (low + high) / 2 + (high - low) / 2 * noise.normal_(generator=rng)
 
 
 def _play(family: Family, tasks: Tasks, actions: Tensor) -> Rollout:

@@ -80,12 +80,19 @@ def check_options(options: Mapping[str, Any] | None, *allowed: str) -> Mapping[s
 
 
 def actions_for(family: Family, actions: Array, *batch: int) -> torch.Tensor:
-    """Actions [*batch, A] as the family takes them, [N, 1, A]; ConfigError for another shape."""
-    found, each = shape_of(actions), family.action_space.shape
+    """Actions [*batch, A] as the family takes them, [N, 1, A]; ConfigError for another shape or kind.
+
+    Where the action space is Discrete, the A is missing from both.
+    """
+    space, found = family.action_space, shape_of(actions)
+    each, kind = space.shape, torch.get_default_dtype()
     if found != (*batch, *each):
         raise ConfigError(f"the action's shape is {found}; allowed: {(*batch, *each)}")
-    batched = np.reshape(actions, (-1, 1, *each))
-    return torch.tensor(batched, dtype=torch.get_default_dtype(), device=family.device)
+    if isinstance(space, gym.spaces.Discrete):
+        kind, whole = torch.int64, np.asarray(actions)
+        if whole.dtype.kind not in "iu" or whole.min() < 0 or whole.max() >= space.n:
+            raise ConfigError(f"the action is {actions}; allowed: whole numbers from 0 to {space.n - 1}")
+    return torch.tensor(np.reshape(actions, (-1, 1, *each)), dtype=kind, device=family.device)
 
 
 def no_episode() -> gym.error.ResetNeeded:

@@ -6,7 +6,7 @@ from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
 from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
 from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
-from .loop import collect, opening, run_trial, train
+from .loop import closing, collect, milestones, opening, run_trial, train
 from .policy import Batch, Derivatives, Gaussian, Policy
 from .returns import discounted_return, gae, linear_baseline, normalised
 from .settings import STRICT, UNREADABLE, checked, read_yaml
@@ -60,6 +60,7 @@ __all__ = [
     "Tasks",
     "Trial",
     "checked",
+    "closing",
     "collect",
     "conjugate_gradient",
     "device",
@@ -71,6 +72,7 @@ __all__ = [
     "largest_step",
     "line_search",
     "linear_baseline",
+    "milestones",
     "normalised",
     "opening",
     "read_yaml",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import gymnasium as gym
 import torch
 from torch import Generator, Tensor
 
@@ -15,16 +16,25 @@ Metrics = dict[str, float]
 
 
 def opening(family: Family, obs: Tensor, played: Sequence[Rollout]) -> Step:
-    """A round's first step: it carries the last action and reward of the round before, with done = 1.
+    """A round's first step: it carries the action and reward that ended the round before, with done = 1.
 
     Where there is no round before, or it had another number of episodes, the three are zeros.
     """
     episodes = obs.shape[:2]
     if played and played[-1].reward.shape[1:] == episodes:
-        last = played[-1]
-        return Step(obs, last.action[-1], last.reward[-1], torch.ones_like(last.reward[-1]))
-    zero = torch.zeros(episodes, device=obs.device)
-    return Step(obs, zero.new_zeros(*episodes, *family.action_space.shape), zero, zero)
+        action, reward = closing(played[-1])
+        return Step(obs, action, reward, torch.ones_like(reward))
+    zero, space = torch.zeros(episodes, device=obs.device), family.action_space
+    kind = torch.int64 if isinstance(space, gym.spaces.Discrete) else zero.dtype
+    return Step(obs, zero.new_zeros(*episodes, *space.shape, dtype=kind), zero, zero)
+
+
+def closing(rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """The action and the reward of each episode's last played step, [N, E, ...] and [N, E]."""
+    last = rollout.valid.sum(0) - 1
+    tasks, episodes = (torch.arange(size, device=last.device) for size in last.shape)
+    place = last, tasks[:, None], episodes
+    return rollout.action[place], rollout.reward[place]
 
 
 @torch.no_grad()
@@ -70,6 +80,21 @@ def run_trial(
     return Trial(tasks, tuple(played))
 
 
+def milestones(rounds: int) -> list[int]:
+    """Which of many rounds to tell of: all of ten, or else 0, 1, 2, 5, 10, 20, 50, ... and the last."""
+    if rounds <= 10:
+        return [*range(rounds)]
+    found = [0, *(d * 10**p for p in range(len(str(rounds))) for d in (1, 2, 5))]
+    return [k for k in found if k < rounds - 1] + [rounds - 1]
+
+
+def returns(trial: Trial) -> Metrics:
+    """The mean return of a trial's rounds, at its milestones, and where there are more, of all together."""
+    mean, count = torch.stack([r.returns.mean() for r in trial.rounds]).tolist(), len(trial.rounds)
+    total = {} if count <= 10 else {"return_total": sum(mean)}
+    return {f"return_{k}": mean[k] for k in milestones(count)} | total
+
+
 @one_thread()
 def train(
     family: Family,
@@ -85,7 +110,8 @@ def train(
     """Meta-train: each iteration plays one trial in `meta_batch_size` fresh tasks, then updates the agent.
 
     `start` continues an earlier training; `after(iteration, trial, metrics)` is called when an
-    iteration is complete. Returns the metrics of each iteration, `return_k` being round k's mean return.
+    iteration is complete. Returns the metrics of each iteration, `return_k` being round k's mean return,
+    of about ten rounds where there are many, and `return_total` that of all of them.
     """
     if iterations < 1:
         raise ConfigError(f"iterations is {iterations}; allowed: 1 or more")
@@ -94,8 +120,7 @@ def train(
     for iteration in range(start, iterations):
         tasks = family.sample_tasks(meta_batch_size, "train", rng)
         trial = run_trial(family, agent, tasks, rounds, rng)
-        metrics = {f"return_{k}": r.returns.mean().item() for k, r in enumerate(trial.rounds)}
-        metrics |= agent.meta_update(trial)
+        metrics = returns(trial) | agent.meta_update(trial)
         history.append(metrics)
         if after:
             after(iteration, trial, metrics)

@@ -56,7 +56,7 @@ class Step(NamedTuple):
     """What an agent sees before it acts; the last three belong to the step before."""
 
     obs: Tensor  # [N, E, O]
-    action: Tensor  # [N, E, A]
+    action: Tensor  # [N, E, A]; where the action space is Discrete, [N, E] int64
     reward: Tensor  # [N, E]
     done: Tensor  # [N, E], 1 where an episode ended with the step before
 
@@ -64,7 +64,7 @@ class Step(NamedTuple):
 class Act(NamedTuple):
     """What an agent answers; zeros where it has no density or no critic."""
 
-    action: Tensor  # [N, E, A]
+    action: Tensor  # [N, E, A]; where the action space is Discrete, [N, E] int64
     log_prob: Tensor  # [N, E]
     value: Tensor  # [N, E]
 
@@ -82,7 +82,7 @@ class Rollout(NamedTuple):
     """One round: every episode once, side by side. After an end `terminated` stays true, reward 0."""
 
     obs: Tensor  # [T, N, E, O]
-    action: Tensor  # [T, N, E, A]
+    action: Tensor  # [T, N, E, A]; where the action space is Discrete, [T, N, E] int64
     reward: Tensor  # [T, N, E]
     terminated: Tensor  # [T, N, E], bool
     next_obs: Tensor  # [T, N, E, O]
@@ -123,7 +123,7 @@ class Family(Protocol):
     horizon: int  # steps of an episode
     device: torch.device
     observation_space: "gym.spaces.Box[Any]"
-    action_space: "gym.spaces.Box[Any]"
+    action_space: Any  # gym.spaces.Box, or gym.spaces.Discrete from 0
     shared_splits: bool  # True: the family has so few tasks that its splits are the same
 
     @property
@@ -144,7 +144,7 @@ class Family(Protocol):
         """Start `episodes` episodes of each task and return their first observations, [N, E, O]."""
 
     def step(self, action: Tensor) -> Outcome:
-        """Advance all episodes by one action, [N, E, A]; what follows a termination is masked by the loop."""
+        """Advance all episodes by one action each; what follows a termination is masked by the loop."""
 
     def bounds(self, tasks: Tasks) -> Bounds:
         """The floor and the ceiling of each task's expected undiscounted return."""
