@@ -91,7 +91,7 @@ def _adapted(agent: Agent[Any], rollout: Rollout) -> Tensor:
 
 def _check_act(agent: Agent[Any], family: Family, rollout: Rollout) -> None:
     """Shapes, types and devices; and an action follows from belief, step and generator alone."""
-    player, step = deepcopy(agent), _seen(rollout)[1]
+    player, step = deepcopy(agent), _seen(rollout)[-1]
     batch = tuple(step.reward.shape)
     belief = player.begin(*batch)
     for explore in (False, True):
@@ -132,15 +132,16 @@ def _check_isolation(agent: Agent[Any], rollout: Rollout) -> None:
 
 
 def _check_update(agent: Agent[Any], trial: Trial) -> None:
-    """A meta-update says in numbers what it did, and does something."""
-    learner = deepcopy(agent)
+    """A meta-update says in numbers what it did, and does something, unless there is nothing to learn."""
+    learner, before = deepcopy(agent), _learned(agent)
     metrics = learner.meta_update(trial)
     for name, x in metrics.items():
         good = isinstance(x, float) and math.isfinite(x)
         require(good, f"meta_update reports {name} = {x!r}; wanted: a finite float")
     after = _learned(learner)
     require(all(x.isfinite().all() for x in after.values()), "meta_update leaves numbers that are not finite")
-    require(not same(_learned(agent).values(), after.values()), "meta_update changes nothing in state_dict")
+    idle = before and same(before.values(), after.values())
+    require(not idle, "meta_update changes nothing in state_dict")
 
 
 def _check_saving(agent: Agent[Any], trial: Trial) -> None:

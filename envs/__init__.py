@@ -9,7 +9,16 @@ import torch
 from metarl import ConfigError, Family, device, unknown
 
 from .ant import AntDir2dPromp2019, AntDirPearl2019, AntGoalPearl2019, AntVelMaml2017
+from .bandits import (
+    BernoulliBandit5,
+    BernoulliBandit10,
+    BernoulliBandit50,
+    GaussianBandit5,
+    GaussianBandit10,
+    GaussianBandit50,
+)
 from .check import check_family
+from .gridnavi import GridNaviVaribad2020
 from .gymnasium_view import GymnasiumView, gymnasium_id, register
 from .half_cheetah import (
     HalfCheetahDirMaml2017,
@@ -33,6 +42,7 @@ from .random_bodies import HopperParams, Walker2dParams
 from .rendering import Painter, Picture, painter, poses, steps_per_second
 from .robot import Robot
 from .robots import RobotConfig, is_robot, robot_config, robot_tree
+from .tabular import TabularMdpRl2
 from .tasks import beyond, from_box, from_pool, named_tasks, tasks_of
 from .vector_view import VectorView
 
@@ -58,6 +68,14 @@ FAMILIES = {
         HumanoidDirPearl2019,
         HopperParams,
         Walker2dParams,
+        BernoulliBandit5,
+        BernoulliBandit10,
+        BernoulliBandit50,
+        GaussianBandit5,
+        GaussianBandit10,
+        GaussianBandit50,
+        TabularMdpRl2,
+        GridNaviVaribad2020,
     )
 }
 
