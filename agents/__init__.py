@@ -2,7 +2,9 @@
 
 from .check import check_agent
 from .maml_trpo import MamlTrpo
+from .rl2 import Rl2
+from .solvers import SOLVERS
 
-AGENTS = {"maml_trpo": MamlTrpo}
+AGENTS = {"maml_trpo": MamlTrpo, "rl2": Rl2}
 
-__all__ = ["AGENTS", "MamlTrpo", "check_agent"]
+__all__ = ["AGENTS", "SOLVERS", "MamlTrpo", "Rl2", "check_agent"]

@@ -126,10 +126,7 @@ class MamlTrpo(nn.Module):
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
         """Sample from each task's policy, or take its mean."""
         policy = self.policy.batched(belief.params, step.obs)
-        action = policy.mean
-        if explore:
-            noise = torch.empty_like(action).normal_(generator=self.rng)
-            action = action + policy.log_std.exp() * noise
+        action = policy.sample(self.rng) if explore else policy.mode
         return Act(action, policy.log_prob(action), torch.zeros_like(step.reward)), belief
 
     @torch.no_grad()

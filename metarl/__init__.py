@@ -2,14 +2,23 @@
 
 from . import device, statistics
 from .device import generator
+from .distributions import Categorical, Distribution, Gaussian, Head, linear, perceptron
 from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
 from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
 from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
 from .loop import closing, collect, milestones, opening, run_trial, train
-from .policy import Batch, Derivatives, Gaussian, Policy
+from .memory import Kind as MemoryKind
+from .memory import Memory, make_memory
+from .memory import State as MemoryState
+from .normaliser import Normaliser
+from .optimizer import Adam
+from .policy import Batch, Derivatives, Policy
+from .ppo import Judgement, Ppo, PpoConfig
 from .returns import discounted_return, gae, linear_baseline, normalised
+from .sequence import Sequence, unroll
 from .settings import STRICT, UNREADABLE, checked, read_yaml
+from .trpo import Trpo, TrpoConfig
 from .trust_region import conjugate_gradient, largest_step, line_search
 from .types import (
     SPLITS,
@@ -35,30 +44,44 @@ __all__ = [
     "STRICT",
     "UNREADABLE",
     "Act",
+    "Adam",
     "Agent",
     "Batch",
     "Bounds",
+    "Categorical",
     "ConfigError",
     "Derivatives",
+    "Distribution",
     "Evaluation",
     "Family",
     "Gaussian",
     "GaussianMlp",
+    "Head",
     "InnerLoop",
     "InnerStep",
+    "Judgement",
+    "Memory",
+    "MemoryKind",
+    "MemoryState",
     "MetaObjective",
     "MetarlError",
+    "Normaliser",
     "Outcome",
     "Policy",
+    "Ppo",
+    "PpoConfig",
     "Published",
     "Rollout",
     "RunError",
+    "Sequence",
     "Split",
     "Step",
     "TaskError",
     "TaskParameter",
     "Tasks",
     "Trial",
+    "Trpo",
+    "TrpoConfig",
     "checked",
     "closing",
     "collect",
@@ -71,13 +94,17 @@ __all__ = [
     "inner_loops",
     "largest_step",
     "line_search",
+    "linear",
     "linear_baseline",
+    "make_memory",
     "milestones",
     "normalised",
     "opening",
+    "perceptron",
     "read_yaml",
     "run_trial",
     "statistics",
     "train",
     "unknown",
+    "unroll",
 ]

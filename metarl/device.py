@@ -71,6 +71,11 @@ def chunks(tasks: int, steps: int, device: torch.device) -> list[slice]:
     return [slice(i, min(i + size, tasks)) for i in range(0, tasks, size)]
 
 
+def shares(learners: int, device: torch.device) -> int:
+    """Into how many parts a minibatch of sequences goes: as many as two cores need, always the same."""
+    return min(2, learners) if device.type == "cpu" else 1
+
+
 def map_tasks(function: Callable[[T], R], chunks: Sequence[T]) -> list[R]:
     """Apply a function to chunks of tasks, in order; torch frees the interpreter lock, so threads help.
 

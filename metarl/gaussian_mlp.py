@@ -12,7 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor, nn
 
-from .policy import LOG_STD_MIN, Batch, Derivatives, Gaussian, Policy
+from .distributions import LOG_STD_MIN, Gaussian
+from .policy import Batch, Derivatives, Policy
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh_, "relu": torch.relu_}

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from . import device
-from .policy import Batch, Derivatives, Gaussian, Policy
+from .distributions import Gaussian
+from .policy import Batch, Derivatives, Policy
 
 
 class InnerStep(NamedTuple):

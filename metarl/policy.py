@@ -3,7 +3,6 @@
 `Derivatives` here works for any policy and is the oracle of the hand-written one in `gaussian_mlp`.
 """
 
-import math
 import threading
 from typing import NamedTuple, Protocol
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
+from .distributions import Gaussian
 from .types import Rollout
 
-LOG_STD_MIN = math.log(1e-6)
 # functional_call swaps a module's tensors in place and jvp's level is the process's: threads take turns
 SERIAL = threading.RLock()
 
@@ -44,25 +43,6 @@ class Batch(NamedTuple):
     def split(self, sizes: list[int]) -> list["Batch"]:
         """The steps of chunks of tasks."""
         return [Batch(*parts) for parts in zip(*(x.split(sizes) for x in self), strict=True)]
-
-
-class Gaussian(NamedTuple):
-    """A diagonal Gaussian over actions at every step, and the reward that is expected of it."""
-
-    mean: Tensor  # [..., A]
-    log_std: Tensor  # broadcasts to mean
-    reward: Tensor = torch.empty(0)  # [..., 1], or [..., 0] of a policy that does not predict it
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """Σ_j -½ ((a_j - μ_j) / σ_j)² - log σ_j - ½ log 2π, over the action's dimensions."""
-        z = (action - self.mean) * (-self.log_std).exp()
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def kl(self, other: "Gaussian") -> Tensor:
-        """KL(self ‖ other) = Σ_j log σ'_j/σ_j + (σ_j² + (μ_j - μ'_j)²) / 2σ'_j² - ½."""
-        ratio = (2 * (self.log_std - other.log_std)).exp()
-        shift = (self.mean - other.mean).square() * (-2 * other.log_std).exp()
-        return (other.log_std - self.log_std + 0.5 * (ratio + shift - 1)).sum(-1)
 
 
 class Derivatives(Protocol):

@@ -1,0 +1,69 @@
+"""A trial as one sequence: what a learner with a memory saw, did and earned, from first step to last."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .types import Rollout, Trial
+
+
+class Sequence(NamedTuple):
+    """L steps of B = N E learners; those that were not played are at the end."""
+
+    obs: Tensor  # [L, B, O]
+    last_action: Tensor  # [L, B, ...]; zeros before the first step, as the next two
+    last_reward: Tensor  # [L, B]
+    done: Tensor  # [L, B], 1 where an episode ended with the step before
+    action: Tensor  # [L, B, ...]
+    reward: Tensor  # [L, B]
+    next_obs: Tensor  # [L, B, O]
+    log_prob: Tensor  # [L, B]
+    value: Tensor  # [L, B]
+    valid: Tensor  # [L, B], bool: played; at the end of the sequence where not
+
+    def learners(self, columns: Tensor | slice) -> "Sequence":
+        """The steps of some of the learners."""
+        return Sequence(*(x[:, columns] for x in self))
+
+
+def unroll(trial: Trial) -> Sequence:
+    """The rounds of a trial one after the other, without the steps that were not played."""
+    opens = [_opens(rollout, k) for k, rollout in enumerate(trial.rounds)]
+    valid = _joined([r.valid for r in trial.rounds])
+    done, obs, action, reward, next_obs, log_prob, value = (
+        _played_first(_joined(parts), valid)
+        for parts in (opens, *(list(x) for x in zip(*map(_parts, trial.rounds), strict=True)))
+    )
+    valid = valid.sort(dim=0, descending=True, stable=True)[0]
+    last_action, last_reward = _delayed(action), _delayed(reward)
+    return Sequence(obs, last_action, last_reward, done, action, reward, next_obs, log_prob, value, valid)
+
+
+def _parts(r: Rollout) -> tuple[Tensor, ...]:
+    return r.obs, r.action, r.reward, r.next_obs, r.log_prob, r.value
+
+
+def _opens(rollout: Rollout, k: int) -> Tensor:
+    """1 at the first step of each round but the very first, [T, N, E]."""
+    opens = torch.zeros_like(rollout.reward)
+    opens[0] = float(k > 0)
+    return opens
+
+
+def _joined(rounds: list[Tensor]) -> Tensor:
+    """[T, N, E, ...] of each round to [L, B, ...]."""
+    return torch.cat(rounds).flatten(1, 2)
+
+
+def _played_first(x: Tensor, valid: Tensor) -> Tensor:
+    """Each learner's played steps in order, then the others."""
+    if valid.all():
+        return x
+    order = valid.sort(dim=0, descending=True, stable=True)[1]
+    return x[order, torch.arange(valid.shape[1], device=x.device)]
+
+
+def _delayed(x: Tensor) -> Tensor:
+    """Each step's predecessor; zeros before the first."""
+    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])

@@ -1,0 +1,97 @@
+"""Memories: a sequence at once equals step by step, nothing looks ahead, and a still row stays as it is."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarl import ConfigError, Memory, MemoryKind, generator, make_memory
+
+KINDS: tuple[MemoryKind, ...] = ("gru", "lstm", "transformer")
+LENGTH, BATCH, INPUTS, HIDDEN = 7, 3, 2, 8
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def inputs() -> Tensor:
+    return torch.randn(LENGTH, BATCH, INPUTS, generator=generator(1))
+
+
+def stepped(memory: Memory, x: Tensor, moves: Tensor | None = None) -> Tensor:
+    """The features of each step, one after the other."""
+    state, features = memory.begin(x.shape[1]), []
+    for t, now in enumerate(x):
+        always = torch.ones(x.shape[1], dtype=torch.bool)
+        h, state = memory.step(now, state, always if moves is None else moves[t])
+        features.append(h)
+    return torch.stack(features)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequence_in_one_go_equals_step_by_step(kind: MemoryKind) -> None:
+    memory = make_memory(kind, INPUTS, HIDDEN, generator(0))
+    assert torch.allclose(memory.sequence(inputs()), stepped(memory, inputs()), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_looks_ahead(kind: MemoryKind) -> None:
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0)), inputs()
+    other = x.clone()
+    other[4:] += 1
+    before, after = memory.sequence(x), memory.sequence(other)
+    assert torch.allclose(before[:4], after[:4], rtol=0, atol=1e-14)
+    assert not torch.isclose(before[4:], after[4:]).all(-1).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_step_is_remembered(kind: MemoryKind) -> None:
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0)), inputs().requires_grad_()
+    (gradient,) = torch.autograd.grad(memory.sequence(x)[-1, :, 0].sum(), x)
+    assert (gradient.abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_does_not_move_forgets_the_step(kind: MemoryKind) -> None:
+    """Steps that were not played change nothing: the others alone give the same."""
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0)), inputs()
+    moves = torch.ones(LENGTH, BATCH, dtype=torch.bool)
+    moves[2:5, 1] = False
+    found = stepped(memory, x, moves)
+    alone = stepped(memory, torch.cat([x[:2, 1:2], x[5:, 1:2]]))
+    assert torch.allclose(found[5:, 1], alone[2:, 0], rtol=1e-10, atol=1e-12)
+    assert torch.allclose(found[:, 0], stepped(memory, x)[:, 0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_do_not_meet_and_a_step_leaves_the_old_state_alone(kind: MemoryKind) -> None:
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0)), inputs()
+    assert torch.allclose(memory.sequence(x)[:, 1:2], memory.sequence(x[:, 1:2]), atol=1e-12)
+    moves = torch.ones(BATCH, dtype=torch.bool)
+    _, state = memory.step(x[0], memory.begin(BATCH), moves)
+    kept = [part.clone() for part in state]
+    first, _ = memory.step(x[1], state, moves)
+    second, _ = memory.step(x[1], state, moves)
+    assert torch.equal(first, second)
+    assert all(torch.equal(a, b) for a, b in zip(state, kept, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_generator_gives_the_same_memory_and_no_other_is_used(kind: MemoryKind) -> None:
+    before = torch.get_rng_state()
+    a, b, c = (make_memory(kind, INPUTS, HIDDEN, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    first, same, other = (torch.cat([p.flatten() for p in m.parameters()]) for m in (a, b, c))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert first.isfinite().all()
+
+
+def test_a_transformer_says_which_widths_its_heads_can_share() -> None:
+    with pytest.raises(ConfigError, match="hidden is 12; allowed for a transformer: a multiple of 8"):
+        make_memory("transformer", INPUTS, 12, generator(0))
