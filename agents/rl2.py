@@ -49,6 +49,8 @@ class Belief(NamedTuple):
 class Rl2(nn.Module):
     """A recurrent actor-critic whose memory is carried across the episodes of a trial."""
 
+    unit = "episodes"  # what its reports count: there is nothing else between two rounds
+
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(TrpoConfig):
         """Settings; those of the update are PPO's or TRPO's."""

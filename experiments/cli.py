@@ -13,13 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from metarl import ConfigError, MetarlError, __version__
-from metarl.agents import AGENTS
+from metarl.agents import AGENTS, SOLVERS
 from metarl.envs import FAMILIES, named_tasks
 
 from . import config, training
 from .render import check_out, film
 from .session import DETAILS, assess, judge, restored
-from .tables import adaptation_table, adapted_task
+from .solvers import played_by
+from .tables import adapted_task, evaluation_tables
 
 TRAIN_FLAGS = ("--out", "--overwrite", "--resume", "--help")  # all others are settings of the experiment
 OK, BAD, STOPPED = 0, 2, 130
@@ -187,7 +188,7 @@ def _train(a: argparse.Namespace) -> None:
         experiment = config.build(config.override(config.read(a.experiment), a.settings))
         out = a.out or Path("runs") / Path(a.experiment).stem
         run = training.start(experiment, out, a.overwrite)
-    Console().print(adaptation_table(run, "test"))
+    Console().print(*evaluation_tables(run, "test"))
     print(f"report: {run.report}")
 
 
@@ -198,7 +199,7 @@ def _evaluate(a: argparse.Namespace) -> None:
         found = json.loads(run.evaluation(a.split).read_text(encoding="utf-8"))
         print(json.dumps({k: v for k, v in found.items() if k not in DETAILS}))
     else:
-        Console().print(adaptation_table(run, a.split))
+        Console().print(*evaluation_tables(run, a.split))
 
 
 def _adapt(a: argparse.Namespace) -> None:
@@ -238,16 +239,30 @@ def _report(a: argparse.Namespace) -> None:
 
 
 def _list(a: argparse.Namespace) -> None:
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "families": {name: family.summary for name, family in FAMILIES.items()},
-        "agents": {name: (agent.__doc__ or "").splitlines()[0] for name, agent in AGENTS.items()},
+        "agents": {name: _first_line(agent) for name, agent in AGENTS.items()},
+        "solvers": {
+            name: {"summary": _first_line(solver), "families": played_by(name)}
+            for name, solver in SOLVERS.items()
+        },
         "experiments": {name: config.read(name).get("description", "") for name in config.shipped()},
     }
     if a.json:
         print(json.dumps(found))
         return
+    titles = {"solvers": "reference solvers"}
     for title, entries in found.items():
-        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        table = Table(
+            title=titles.get(title, title), title_justify="left", show_header=False, box=None, padding=(0, 2)
+        )
         for name, line in entries.items():
+            if not isinstance(line, str):
+                kinds = sorted({family.partition("/")[0] for family in line["families"]})
+                line = f"{line['summary']} For {', '.join(kinds)}."
             table.add_row(name, escape(line))  # what stands in brackets is no markup
         Console().print(table)
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]

@@ -1,23 +1,54 @@
 """Experiments as files: one typed tree, read from YAML, changed by --key value, checked as a whole."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, PositiveInt, TypeAdapter
+from pydantic import BeforeValidator, Field, PlainSerializer, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from metarl import STRICT, UNREADABLE, ConfigError, checked, device, read_yaml, unknown
 from metarl.agents import AGENTS
 from metarl.envs import FAMILIES, RobotConfig, is_robot, robot_config, robot_tree
+from metarl.evaluation import SHORT
 
 TENSORBOARD = find_spec("tensorboardX") is not None
+SHORTHAND = re.compile(r"\s*(\d{1,9})\s*[x×]\s*(\d{1,9})\s*")
+MOST_ROUNDS = 100_000  # that a shorthand may stand for
+
+
+def spelled_out(rounds: Any) -> Any:
+    """The rounds of a shorthand: "500 x 1" are 500 rounds of one episode each; lists stay what they are."""
+    if isinstance(rounds, list | tuple):
+        return rounds
+    found = SHORTHAND.fullmatch(rounds) if isinstance(rounds, str) else None
+    count, episodes = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= count <= MOST_ROUNDS or episodes < 1:
+        lists = "a list of numbers of episodes, as [20, 20]"
+        short = f"ROUNDS x EPISODES, as 500 x 1, of up to {MOST_ROUNDS} rounds"
+        raise PydanticCustomError("rounds", f"allowed: {lists}, or {short}")
+    return (episodes,) * count
+
+
+def shorthand(rounds: Sequence[int]) -> list[int] | str:
+    """Rounds as they are written into files: in a shorthand where they are many and all the same."""
+    same = len(rounds) > SHORT and len(set(rounds)) == 1
+    return f"{len(rounds)} x {rounds[0]}" if same else [*rounds]
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Episodes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Episodes = Annotated[
+    tuple[PositiveInt, ...],
+    Field(min_length=1),
+    BeforeValidator(spelled_out),
+    PlainSerializer(shorthand),
+]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,7 +56,7 @@ class EvaluationConfig:
     """How the trained agent is judged."""
 
     rounds: Episodes = (20, 20, 20, 20)
-    """Episodes in each round, with an adaptation between each two."""
+    """Episodes in each round, with an adaptation between each two; a list, or as 500 x 1."""
     seed: Seed = 1
     """Seed of the evaluation, apart from the training's."""
     greedy_last: bool = False
@@ -59,7 +90,7 @@ class Experiment:
     meta_batch_size: PositiveInt = 20
     """Tasks in a meta-update."""
     rounds: Episodes = (20, 20)
-    """Episodes of each task in each round of a training trial."""
+    """Episodes of each task in each round of a training trial; a list, or as 500 x 1."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the trained agent is judged."""
     checkpoint_every: PositiveInt = 10

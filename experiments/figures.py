@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -11,9 +11,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from metarl import Published, Rollout, TaskParameter
+from metarl import Rollout, TaskParameter
 
 Array = np.ndarray
 
@@ -21,6 +21,7 @@ INK, PALE, BLUE, GREEN, ORANGE = "#222222", "#9a9a9a", "#0072b2", "#00775a", "#d
 PUBLISHED = (ORANGE, "#aa4499", "#8a6d00", "#5b6770", "#b2182b")  # told apart by the colour-blind, too
 FAR = 2.0  # a bound this many times the other values' range above them is named, not drawn
 DASHED = (0, (4, 2))
+DRAWN = 200  # tasks of a split that get a column each
 DECIMALS = re.compile(r"\d+\.\d{3,}")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, sharp, and found by a search
@@ -65,136 +66,24 @@ def slim(text: str, name: str) -> str:
     return re.sub(r">\s+<", ">\n<", text).strip()
 
 
-# --- adaptation
+# --- words and limits
 
 
-def adaptation_curve(
-    axes: Axes,
-    rounds: Sequence[Mapping[str, Any]],
-    floor: float,
-    oracle: float,
-    published: Sequence[Published],
-    name: str,
-) -> None:
-    """Return after 0, 1, 2, ... adaptations: mean with interval and IQM, floor, oracle, published values."""
-    steps, last = np.arange(len(rounds)), len(rounds) - 1
-    mean, iqm = ([r[key] for r in rounds] for key in ("mean", "iqm"))
-    seen = [floor, *mean, *(value for p in published for value in p.returns)]
-    labels = [(floor, "floor", INK)]
-    if near(oracle, seen):
-        labels.append((oracle, "oracle", GREEN))
-    for value, _, colour in labels:
-        axes.axhline(value, color=colour, lw=1, ls=(0, (1, 2)))
-    for p, colour, width in zip(published, PUBLISHED, (1.6, 1, 1, 1, 1), strict=False):
-        values = p.returns * len(rounds) if len(p.returns) == 1 else p.returns[: len(rounds)]
-        axes.plot(steps[: len(values)], values, color=colour, lw=width, ls=DASHED)
-        labels.append((values[-1], f"{p.name}, published", colour))
-    axes.fill_between(steps, *np.transpose([r["ci95"] for r in rounds]), color=BLUE, alpha=0.2, lw=0)
-    axes.plot(steps, iqm, color=BLUE, lw=0.8)
-    axes.plot(steps, mean, "o-", color=BLUE, lw=2.2, ms=5)
-    for k, r in enumerate(rounds):
-        for value in r.get("per_seed", ()):
-            axes.plot(k, value, "o", ms=3.5, mfc="white", mec=BLUE, mew=0.8)
-    labels += [(mean[-1], f"{name}, mean", BLUE), (iqm[-1], f"{name}, IQM", BLUE)]
-    axes.set(xlabel="adaptations", ylabel="return", xlim=(-0.12, last + 0.12), xticks=steps)
-    if (oracle, "oracle", GREEN) not in labels:
-        labels.append((axes.get_ylim()[1], f"oracle: {number(oracle, 0)}", GREEN))
-    label_right(axes, labels)
+def number(value: float, digits: int = 2) -> str:
+    """A number as a person reads it: thousands apart, and a true minus."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def legend(k: int, unit: str = "adaptations") -> str:
+    """How a round is called, by what lies before it."""
+    if k == 0:
+        return "in the first episode" if unit == "episodes" else "before adaptation"
+    return f"after {k} {unit if k > 1 else unit[:-1]}"
 
 
 def near(bounds: Array | float, seen: Array | Sequence[float]) -> bool:
     """Whether bounds are close enough to what was seen for a picture that shows both."""
     return bool(np.max(bounds) <= np.max(seen) + FAR * np.ptp(seen))
-
-
-def label_right(axes: Axes, labels: Sequence[tuple[float, str, str]], line: float = 0.055) -> None:
-    """Write each label (value, text, colour) beside its line's right end, a `line` of the height apart."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    labels = sorted(labels)
-    places = spread([value for value, _, _ in labels], line * (high - low))
-    for (value, text, colour), place in zip(labels, places, strict=True):
-        axes.annotate(
-            text,
-            xy=(1.0, value),
-            xytext=(1.05, place),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords=axes.get_yaxis_transform(),
-            color=colour,
-            va="center",
-            fontsize=10.5,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "lw": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
-
-
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Ascending values, moved as little as possible (in squares) to be at least `gap` apart."""
-    groups: list[list[float]] = []  # of values less their rank's share of gaps; what overlaps shares a mean
-    for rank, value in enumerate(values):
-        groups.append([value - rank * gap])
-        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
-            groups[-2:] = [groups[-2] + groups[-1]]
-    level = [float(np.mean(group)) for group in groups for _ in group]
-    return [place + rank * gap for rank, place in enumerate(level)]
-
-
-# --- learning
-
-
-def learning_curves(figure: Figure, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """Each round's training return against environment steps and against wall-clock time."""
-    rounds = sorted((key for key in metrics[0] if key.startswith("return_")), key=lambda key: int(key[7:]))
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key, label in zip(
-        panels, ("env_steps", "seconds"), ("environment steps", "seconds of training"), strict=True
-    ):
-        x = np.array([m[key] for m in metrics])
-        for k, name in enumerate(rounds):
-            colour = PALE if k == 0 else matplotlib.colormaps["Blues"](0.4 + 0.45 * k / (len(rounds) - 1))
-            smoothed_line(axes, x, np.array([m[name] for m in metrics]), colour, legend(k))
-        axes.set_xlabel(label)
-        axes.set_xlim(left=0)
-    panels[0].xaxis.set_major_formatter(EngFormatter())
-    panels[0].set_ylabel("return in training tasks")
-    panels[1].legend(frameon=False, loc="lower right")
-
-
-def legend(adaptations: int) -> str:
-    """How a round is called."""
-    if adaptations == 0:
-        return "before adaptation"
-    return f"after {adaptations} adaptation" + "s" * (adaptations > 1)
-
-
-def smoothed_line(axes: Axes, x: Array, y: Array, colour: Any, label: str | None = None) -> None:
-    """A running mean over a twentieth of the points, the points themselves pale behind it."""
-    window = max(1, len(x) // 20)
-    middle = slice((window - 1) // 2, (window - 1) // 2 + len(x) - window + 1)
-    smooth = np.convolve(y, np.full(window, 1 / window), "valid")
-    if window > 1:
-        axes.plot(x, y, color=colour, lw=0.8, alpha=0.35)
-    axes.plot(x[middle], smooth, color=colour, lw=1.8, label=label, marker="o" if len(x) < 5 else "", ms=4)
-
-
-def diagnostics(figure: Figure, metrics: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """The agent's own numbers, one small panel each."""
-    columns = min(6, len(names))
-    panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
-    for axes, name in zip(panels, names, strict=False):
-        smoothed_line(axes, np.arange(len(metrics)), np.array([m[name] for m in metrics]), "#5b6770")
-        axes.set_title(name, fontsize=10.5)
-        axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(3))
-        axes.tick_params(labelsize=9)
-    for axes in panels[len(names) :]:
-        axes.remove()
 
 
 # --- tasks
@@ -258,7 +147,13 @@ def return_maps(figure: Figure, maps: Mapping[str, Array], space: Sequence[TaskP
 
 
 def return_by_parameter(
-    axes: Axes, space: TaskParameter, values: Array, scores: Array, curve: Array, bounds: tuple[Array, Array]
+    axes: Axes,
+    space: TaskParameter,
+    values: Array,
+    scores: Array,
+    curve: Array,
+    bounds: tuple[Array, Array],
+    unit: str = "adaptations",
 ) -> None:
     """Return against one task parameter: tasks `values` [N] scored [R, N], and bounds along a `curve` [C]."""
     order = np.argsort(values)
@@ -268,30 +163,34 @@ def return_by_parameter(
         label = name if len(curve[seen]) else f"{name}: far above"
         axes.plot(curve[seen], bound[seen], color=colour, lw=1.2, label=label)
     for k, colour in ((0, PALE), (len(scores) - 1, BLUE)):
-        axes.plot(values[order], scores[k, order], "o-", color=colour, lw=1, ms=3.5, label=legend(k))
+        axes.plot(values[order], scores[k, order], "o-", color=colour, lw=1, ms=3.5, label=legend(k, unit))
     axes.set(xlabel=f"{space.name} ({space.unit}); grey: trained range", ylabel="return")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def task_returns(figure: Figure, splits: Mapping[str, tuple[Array, Array]]) -> None:
-    """Each task's return before and after adaptation, and its oracle: scores [R, N], oracle [N] a split."""
+class Ends(NamedTuple):
+    """Where each of N tasks goes from and to, and how far it could."""
+
+    first: Array  # [N]
+    last: Array  # [N]
+    oracle: Array  # [N]
+
+
+def task_returns(figure: Figure, splits: Mapping[str, Ends], names: tuple[str, str], what: str) -> None:
+    """Each task's return at both ends, which have `names`, and its oracle; a panel a split."""
     panels = figure.subplots(1, len(splits), squeeze=False)[0]
-    for axes, (title, (scores, oracle)) in zip(panels, splits.items(), strict=True):
-        order = np.argsort(scores[-1])[::-1]
-        x, first, last = np.arange(1, len(order) + 1), scores[0, order], scores[-1, order]
-        axes.vlines(x, first, last, color="#d4d4d4", lw=1.5)
-        if near(oracle, scores):
-            axes.plot(x, oracle[order], "_", color=GREEN, ms=6, mew=1.4, label="oracle")
+    for axes, (title, (first, last, oracle)) in zip(panels, splits.items(), strict=True):
+        order = np.argsort(last)[::-1]
+        places = np.linspace(0, len(order) - 1, min(DRAWN, len(order))).round().astype(int)
+        x, drawn = places + 1, order[places]
+        axes.vlines(x, first[drawn], last[drawn], color="#d4d4d4", lw=1.5)
+        if near(oracle, [*first, *last]):
+            axes.plot(x, oracle[drawn], "_", color=GREEN, ms=6, mew=1.4, label="oracle")
         else:
             axes.plot([], [], "_", color=GREEN, ms=6, mew=1.4, label="oracle: far above")
-        axes.plot(x, first, "o", color=PALE, ms=4, label=legend(0))
-        axes.plot(x, last, "o", color=BLUE, ms=4, label=legend(len(scores) - 1))
+        axes.plot(x, first[drawn], "o", color=PALE, ms=4, label=names[0])
+        axes.plot(x, last[drawn], "o", color=BLUE, ms=4, label=names[1])
         axes.set(title=title, xlabel="tasks, best first")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_ylabel("return")
+    panels[0].set_ylabel(what)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number as a person reads it: thousands apart, and a true minus."""
-    return f"{value:,.{digits}f}".replace("-", "−")

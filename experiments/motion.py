@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarl import ConfigError, Family, Tasks, run_trial
 from metarl.envs import Picture
+from metarl.evaluation import unit
 
 from .figures import BLUE, GREEN, PALE, earned, legend, svg
 from .page import plural, section
@@ -35,7 +36,8 @@ def motion(session: Session) -> str:
         trial = run_trial(recorder, session.agent, tasks, protocol.rounds, rng, protocol.greedy_last)
     ends, last = (trial.rounds[0], trial.rounds[-1]), len(trial.rounds) - 1
     titles = [" → ".join(earned(rollout, n) for rollout in ends) for n in range(len(tasks.ids))]
-    columns = min(3, len(titles))
+    columns, counted = min(3, len(titles)), unit(session.agent, protocol.rounds)
+    before, after = legend(0, counted), legend(last, counted)
 
     def draw(figure: Figure) -> None:
         speeds_over_time(figure, recorder, last, tasks, titles, columns)
@@ -47,7 +49,7 @@ def motion(session: Session) -> str:
         "motion",
         "Motion before and after adaptation",
         f"How fast the robot goes the way that its task rewards, in up to {EPISODES} episodes of each of "
-        f"{plural(len(titles), 'test task')}: before adaptation (grey) and {legend(last)} (blue){goal}. "
+        f"{plural(len(titles), 'test task')}: {before} (grey) and {after} (blue){goal}. "
         "Above each, the mean return before and after.",
         svg("motion", WIDTH, 210 * -(-len(titles) // columns), draw),
         strips(session, tasks),

@@ -1,6 +1,7 @@
 """What a person watches during training: a progress bar on a terminal, TensorBoard where it is installed."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -8,6 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+
+def returns_by_round(metrics: Mapping[str, float]) -> dict[int, float]:
+    """The mean returns of the rounds that an iteration's metrics tell of, return_0, return_1, ..."""
+    rounds = (key.removeprefix("return_") for key in metrics if key.startswith("return_"))
+    return {k: metrics[f"return_{k}"] for k in sorted(int(r) for r in rounds if r.isdecimal())}
 
 
 class Progress:
@@ -35,9 +42,10 @@ class Progress:
 
     def update(self, done: int, metrics: dict[str, float]) -> None:
         """Show how far it is, and the return of the first and of the last round."""
-        returns = [value for key, value in metrics.items() if key.startswith("return_")]
+        returns = [*returns_by_round(metrics).values()]
+        total = f", in all {metrics['return_total']:.1f}" if "return_total" in metrics else ""
         speed = self.bar.tasks[0].speed or 0.0
-        note = f"return {returns[0]:.1f} → {returns[-1]:.1f}  {speed:.2f} it/s"
+        note = f"return {returns[0]:.1f} → {returns[-1]:.1f}{total}  {speed:.2f} it/s"
         self.bar.update(self.task, completed=done, note=note)
 
 

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from metarl import ConfigError, Family, Outcome, Tasks
 from metarl.checkpoint import write_atomically
 from metarl.envs import Picture, named_tasks, painter, poses, steps_per_second
+from metarl.evaluation import unit
 
 from .figures import INK, legend, number
 from .session import Session, judge
@@ -70,11 +71,11 @@ def before_and_after(session: Session, tasks: Tasks) -> list[Episode]:
     recorder: Any = Recorder(session.family)  # a family, by delegation
     watched = copy.copy(session)
     watched.family = recorder
-    returns = [x[0].cpu() for x in judge(watched, tasks=tasks).returns]
-    shown = []
+    returns = [x[0].cpu() for x in judge(watched, tasks=tasks, controls=False).returns]
+    counted, shown = unit(session.agent, session.experiment.evaluation.rounds), list[Episode]()
     for k in dict.fromkeys((0, len(returns) - 1)):
         e = int(returns[k].argsort()[len(returns[k]) // 2])
-        label = f"{legend(k)}, return {number(returns[k][e].item(), 1)}"
+        label = f"{legend(k, counted)}, return {number(returns[k][e].item(), 1)}"
         shown.append(Episode(label, recorder.episode(k, e)))
     return shown
 

@@ -3,41 +3,28 @@
 import json
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from metarl import Published, RunError, Tasks, __version__, run_trial
+from metarl import RunError, __version__
 from metarl.checkpoint import write_atomically
-from metarl.envs import tasks_of
+from metarl.evaluation import SHORT, shown, unit
 from metarl.runs import Run
 
-from . import figures, page
-from .config import Experiment, build, flat, read, shipped, to_tree
-from .figures import number, svg
+from . import adaptation, curves, page
+from .by_task import by_parameter, per_task, plane
+from .config import Experiment, build, flat, read, shipped, shorthand, to_tree
+from .figures import legend, number, svg
+from .material import Material
 from .motion import motion
-from .page import beside, plural, section, table
-from .session import Session, judge, reseeded
+from .page import plural, section, table
+from .progress import returns_by_round
+from .session import Session
 
 WIDTH = 960  # of the page's column, in pixels
-PATHS = 12  # test tasks whose episodes are drawn
-MAP_SIDE, MAP_STEPS = 12, 1_100_000  # tasks along a side of the map, environment steps for all of it
 TOTALS = ("iteration", "env_steps", "seconds")
-
-
-class Material(NamedTuple):
-    """What a report is made of: the run's files, and its trained session to play a little more."""
-
-    run: Run
-    session: Session
-    test: dict[str, Any]
-    ood: dict[str, Any]
-    metrics: list[dict[str, Any]]
 
 
 def write_report(run: Run, session: Session) -> Path:
@@ -51,92 +38,77 @@ def write_report(run: Run, session: Session) -> Path:
     return run.report
 
 
-def curve_table(found: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
-    """An adaptation curve in numbers, a column an adaptation."""
-    rounds = found["rounds"]
-    rows = [["mean", *(number(r["mean"]) for r in rounds)]]
-    rows += [[f"95 %, {end}", *(number(r["ci95"][i]) for r in rounds)] for i, end in ((0, "from"), (1, "to"))]
-    rows += [
-        [name, *(number(r[key]) for r in rounds)] for name, key in (("IQM", "iqm"), ("worst 5 %", "cvar5"))
-    ]
-    for p in published:
-        values = p.returns * len(rounds) if len(p.returns) == 1 else p.returns[: len(rounds)]
-        rows.append([f"{p.name}, published", *map(number, values), *[""] * (len(rounds) - len(values))])
-    marks = {0: "ours", len(rows): "rule"}
-    for key in ("floor", "oracle"):
-        rows.append([key, *[number(found[key])] * len(rounds)])
-    rows.append(["gain since before", *(number(r["mean"] - rounds[0]["mean"]) for r in rounds)])
-    rows.append(["regret to oracle", *(number(found["oracle"] - r["mean"]) for r in rounds)])
-    return table(["adaptations", *map(str, range(len(rounds)))], rows, marks)
-
-
 # --- sections
 
 
 def header(m: Material) -> str:
     """What was run, what came of it in one sentence, and how to run it again."""
-    e, rounds = m.session.experiment, m.test["rounds"]
+    e, family = m.session.experiment, m.session.family
     protocol = e.evaluation
-    lead = (
-        f"In {tasks_in(m)} the mean return goes from "
-        f"<b>{number(rounds[0]['mean'])}</b> before adaptation to <b>{number(rounds[-1]['mean'])}</b> "
-        f"{figures.legend(len(rounds) - 1)}. Doing nothing earns {number(m.test['floor'])} (the floor); no "
-        f"agent can earn more than {number(m.test['oracle'])}, even knowing the tasks (the oracle)."
-    )
     facts = {
-        "family": f"{m.session.family.name}: {m.session.family.summary}",
+        "family": f"{family.name}: {family.summary}",
         "agent": m.test["agent"],
         "seed": f"{e.seed} (evaluation: {protocol.seed})",
-        "protocol": f"{' + '.join(map(str, protocol.rounds))} episodes of each task, an adaptation between "
+        "protocol": f"{spoken(protocol.rounds)} episodes of each task, an adaptation between "
         f"each two rounds; {'no exploration in the last round' if protocol.greedy_last else 'all exploring'}",
-        "trained with": f"{' + '.join(map(str, e.rounds))} episodes of {plural(e.meta_batch_size, 'task')} "
+        "trained with": f"{spoken(e.rounds)} episodes of {plural(e.meta_batch_size, 'task')} "
         f"in each of {plural(len(m.metrics), 'iteration')}",
         "report made with": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }
     listed = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items())
     return (
         f"<header>\n<h1>{escape(m.test['agent'])} on {escape(m.test['family'])}</h1>\n"
-        f'<p class="quiet">{escape(e.description)}</p>\n<p class="lead">{lead}</p>\n<dl>{listed}'
+        f'<p class="quiet">{escape(e.description)}</p>\n<p class="lead">{lead(m)}</p>\n<dl>{listed}'
         f"<dt>command</dt><dd><code>{escape(command(e))}</code></dd></dl>\n<details><summary>all settings "
         f"(run.yaml)</summary><pre>{escape(m.run.config.read_text(encoding='utf-8'))}</pre></details>\n</header>"
     )
 
 
-def adaptation(m: Material) -> str:
-    """The adaptation curve, and the same in numbers."""
-    published = m.session.family.published
-    sources = escape("; ".join(f"{p.name}: {p.source}" for p in published))
-    note = f" Published values under their own protocols ({sources})." if published else ""
-    return section(
-        "adaptation",
-        "Adaptation curve",
-        f"What the agent earns in {tasks_in(m)}, after each adaptation to them. Higher is "
-        "better: the floor is what doing nothing earns, the oracle a bound for all who know the task.",
-        curve("adaptation", m.test, published),
-        '<p class="quiet">The band is the 95 % bootstrap interval of the mean over tasks; the thin line is '
-        f"the interquartile mean (IQM), that of the middle half of the tasks.{note}</p>",
+def lead(m: Material) -> str:
+    """The result in a few words: before and after, between floor and oracle, and in all of a long trial."""
+    family, rounds, counted = m.session.family, m.test["rounds"], m.test["unit"]
+    floor, oracle, total = (m.test[key] for key in ("floor", "oracle", "total"))
+    in_all = (
+        f" In all {len(rounds)} rounds together it earns <b>{number(total['mean'])}</b>, of "
+        f"{number(oracle * len(rounds))}."
+    )
+    nothing = adaptation.doing_nothing(family)
+    return (
+        f"In {adaptation.tasks_in(family, m.test)} the mean return goes from "
+        f"<b>{number(rounds[0]['mean'])}</b> {legend(0, counted)} to <b>{number(rounds[-1]['mean'])}</b> "
+        f"{legend(len(rounds) - 1, counted)}. {nothing.capitalize()} earns {number(floor)} (the "
+        f"floor); no agent can earn more than {number(oracle)}, even knowing the tasks (the oracle)."
+        + in_all
+        * (len(rounds) > SHORT)
     )
 
 
-def curve(name: str, found: Mapping[str, Any], published: Sequence[Published] = ()) -> str:
-    """An adaptation curve as a picture and as a table."""
+def adapting(m: Material) -> str:
+    """The adaptation curve, and the same in numbers."""
+    return adaptation.adaptation(m.session.family, m.test)
 
-    def draw(figure: Figure) -> None:
-        known = found["rounds"], found["floor"], found["oracle"], published
-        figures.adaptation_curve(figure.subplots(), *known, "this run")
 
-    return beside(svg(name, 515, 390 if published else 320, draw), curve_table(found, published))
+def solvers(m: Material) -> str:
+    """The reference solvers, where the family has some."""
+    return adaptation.beside_solvers(m.test)
 
 
 def learning(m: Material) -> str:
     """The learning curve, twice, and what the agent says of itself."""
+    returns, rounds = returns_by_round(m.metrics[0]), m.session.experiment.rounds
+    told = (k for k in shown(max(returns) + 1) if k in returns)
+    lines = {f"return_{k}": legend(k, unit(m.session.agent, rounds)) for k in told}
+    pictures = [svg("learning", WIDTH, 300, lambda f: curves.learning_curves(f, m.metrics, lines))]
+    if "return_total" in m.metrics[0]:
+        whole = {"return_total": f"all {len(rounds)} rounds together"}
+        what = "total return"
+        pictures.append(
+            svg("learning_total", WIDTH, 260, lambda f: curves.learning_curves(f, m.metrics, whole, what))
+        )
     names = [key for key in m.metrics[0] if key not in TOTALS and not key.startswith("return_")]
-    pictures = [svg("learning", WIDTH, 300, lambda figure: figures.learning_curves(figure, m.metrics))]
     if names:
         height = 135 * -(-len(names) // 6)
-        small = svg(
-            "diagnostics", WIDTH, height, lambda figure: figures.diagnostics(figure, m.metrics, names)
-        )
+        small = svg("diagnostics", WIDTH, height, lambda f: curves.diagnostics(f, m.metrics, names))
         pictures += ['<p class="quiet">The agent\'s own numbers, against iterations:</p>', small]
     return section(
         "learning",
@@ -147,101 +119,13 @@ def learning(m: Material) -> str:
     )
 
 
-def plane(m: Material) -> str:
-    """Episodes on the plane, where the family's tasks are goals on one."""
-    family: Any = m.session.family
-    if getattr(family, "view", "") != "plane":
-        return ""
-    protocol = m.session.experiment.evaluation
-    with reseeded(m.session.rng, protocol.seed) as rng:
-        tasks = Tasks(*(values[:PATHS] for values in family.sample_tasks(None, "test", rng)))
-        trial = run_trial(family, m.session.agent, tasks, protocol.rounds, rng, protocol.greedy_last)
-    first, last, goals = trial.rounds[0], trial.rounds[-1], family.goals(tasks).cpu().numpy()
-    height = 190 * -(-len(goals) // 6)
-    return section(
-        "paths",
-        "Paths before and after adaptation",
-        f"Up to three episodes in each of {plural(len(goals), 'test task')}, from the dot, before adaptation "
-        f"(grey) and {figures.legend(len(trial.rounds) - 1)} (blue): good paths lead straight to the star, "
-        "the goal that the agent is never shown. Above each, the mean return before and after.",
-        svg("paths", WIDTH, height, lambda figure: figures.paths(figure, first, last, goals)),
-    )
-
-
-def by_parameter(m: Material) -> str:
-    """Where in the task space the agent does well, within the trained range and beyond."""
-    kinds = {1: by_one_parameter, 2: by_two_parameters}
-    space = m.session.family.task_space
-    return kinds[len(space)](m) if len(space) in kinds and not space[0].values else ""
-
-
-def by_one_parameter(m: Material) -> str:
-    """Returns of all evaluated tasks against their parameter."""
-    (space,), found = m.session.family.task_space, (m.test, m.ood)
-    values = np.concatenate([f["params"] for f in found])[:, 0]
-    scores = np.concatenate([f["scores"] for f in found], 1)
-    curve = np.linspace(space.low, space.high, 201)
-    bounds = m.session.family.bounds(tasks_of(m.session.family, curve[:, None]))
-    floor, oracle = (bound.cpu().numpy() for bound in bounds)
-
-    def draw(figure: Figure) -> None:
-        bounds = floor, oracle
-        figures.return_by_parameter(figure.subplots(), space, values, scores, curve, bounds)
-
-    return section(
-        "map",
-        "Return by task",
-        "How well the agent does in each kind of task, trained (shaded) and beyond: a good agent's blue dots "
-        "are near the oracle, also where it was never trained. The tasks are the evaluation's own.",
-        svg("map", WIDTH, 330, draw),
-    )
-
-
-def by_two_parameters(m: Material) -> str:
-    """Heat maps over a grid of fresh tasks, under the protocol's rounds."""
-    e, space = m.session.experiment, m.session.family.task_space
-    steps = sum(e.evaluation.rounds) * m.session.family.horizon
-    side = min(MAP_SIDE, int((MAP_STEPS / steps) ** 0.5))
-    if side < 2:
-        return ""  # a map would cost more than it tells
-    places = [p.low + (p.high - p.low) * (np.arange(side) + 0.5) / side for p in space]
-    grid = np.stack(np.meshgrid(*places, indexing="ij"), -1).reshape(-1, 2)
-    scores = judge(m.session, tasks=tasks_of(m.session.family, grid)).scores.reshape(-1, side, side)
-    maps = {figures.legend(k): scores[k] for k in sorted({0, min(1, len(scores) - 1), len(scores) - 1})}
-    return section(
-        "map",
-        "Return by task",
-        f"How well the agent does in each of {side * side} tasks on a grid, each played as in the evaluation "
-        "protocol: brighter is better, darkest is no better than the worst before adaptation, and what lies "
-        "outside the box was never trained.",
-        svg("map", WIDTH, 300, lambda figure: figures.return_maps(figure, maps, space)),
-    )
-
-
-def per_task(m: Material) -> str:
-    """Each task's own gain, and the evaluation beyond the trained range in numbers."""
-    splits = {}
-    beyond = () if m.session.family.shared_splits else (("tasks beyond the trained range", m.ood),)
-    for name, found in (("tasks" if not beyond else "unseen tasks", m.test), *beyond):
-        oracle = m.session.family.bounds(tasks_of(m.session.family, found["params"])).oracle.cpu().numpy()
-        splits[f"{found['tasks']} {name}"] = np.array(found["scores"]), oracle
-    further = "<p>The adaptation curve beyond the trained range, under the same protocol:</p>"
-    return section(
-        "tasks",
-        "Each task's return",
-        "One column a task, best first: the line from grey to blue is what adaptation brought in this very "
-        "task, and the closer the blue dot to the green dash, the less there is left to gain.",
-        svg("tasks", WIDTH, 310, lambda figure: figures.task_returns(figure, splits)),
-        *((further, curve("beyond", m.ood)) if beyond else ()),
-    )
-
-
 def costs(m: Material) -> str:
     """What training, adaptation and evaluation took."""
     e, last, horizon = m.session.experiment, m.metrics[-1], m.session.family.horizon
     iterations, adaptations = len(m.metrics), e.evaluation.rounds[:-1]
     episodes = sum(e.evaluation.rounds) * (m.test["tasks"] + m.ood["tasks"])
-    each = " + ".join(map(str, adaptations)) or "0"
+    each = spoken(adaptations) or "0"
+    again = e.evaluation.rounds[-1] * sum(len(f["controls"]) * f["tasks"] for f in (m.test, m.ood))
     rows = [
         ("training: iterations", number(iterations, 0)),
         ("training: episodes", number(iterations * e.meta_batch_size * sum(e.rounds), 0)),
@@ -252,6 +136,7 @@ def costs(m: Material) -> str:
         ("adaptation to one task: environment steps, at most", number(sum(adaptations) * horizon, 0)),
         ("evaluation, unseen tasks and beyond: episodes", number(episodes, 0)),
         ("evaluation, unseen tasks and beyond: environment steps, at most", number(episodes * horizon, 0)),
+        ("evaluation, the last round anew, with changed memory: episodes", number(again, 0)),
     ]
     return section(
         "costs",
@@ -266,17 +151,16 @@ def moving(m: Material) -> str:
     return motion(m.session)
 
 
-SECTIONS = (header, adaptation, learning, plane, moving, by_parameter, per_task, costs)
+SECTIONS = (header, adapting, solvers, learning, plane, moving, by_parameter, per_task, costs)
 
 
 # --- facts
 
 
-def tasks_in(m: Material) -> str:
-    """How many tasks were evaluated, and whether training had them, too."""
-    if m.session.family.shared_splits:
-        return f"{plural(m.test['tasks'], 'task')} (those of training: the family has no others)"
-    return plural(m.test["tasks"], "unseen task")
+def spoken(rounds: Sequence[int]) -> str:
+    """The episodes of the rounds of a trial, as 20 + 20, or 500 x 1."""
+    short = shorthand(rounds)
+    return short if isinstance(short, str) else " + ".join(map(str, rounds))
 
 
 def versions() -> dict[str, str]:

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from metarl import Published
 from metarl.checkpoint import write_atomically
 from metarl.envs import FAMILIES, make, tasks_of
+from metarl.evaluation import CONTROLS, SHORT, shown
 
-from . import figures
+from . import curves, figures
 from .cli import OK, Parser, guarded
 from .config import build, to_tree
 from .figures import number
+from .solvers import best, shares
 from .study import RESULTS
 
 Study = Mapping[str, Any]
@@ -26,7 +28,9 @@ HOW_TO_READ = """\
 
 Each row is a study: one experiment, meta-trained from several seeds, then evaluated in tasks that training
 never saw, or in those of training where a family has no others, as its notes then say. The numbers under 0,
-1, 2, ... are mean undiscounted returns after so many adaptations, over seeds and tasks; higher is better.
+1, 2, ... are mean undiscounted returns after so many adaptations, or after so many episodes where a round is
+a single one, over seeds and tasks; higher is better. Of trials of many rounds it is the *total* that counts:
+the sum over all rounds of a trial.
 
 In brackets stands the 95 % interval of the mean over trainings: Student's t from the means of the seeds,
 which are listed with each study. The bootstrap row draws runs anew within each task (stratified), for these
@@ -35,8 +39,12 @@ alone the tasks are drawn anew.
 
 *Published* values are what the source named with each study reports on the same family under its own
 protocol: something to hold the row against, not a paired comparison. The *floor* is what doing nothing
-earns, the *oracle* a bound for all who know the task. Environment steps and minutes are those of a single
-training, the mean over seeds; minutes depend on the machine, and a study need not have had it for itself.
+earns, or acting at random where there is no doing nothing; the *oracle* is a bound for all who know the task.
+*Solvers* need no training, since they are told how tasks are drawn; they play the very tasks and rounds.
+*Another task's memory* and *memory wiped* are the last round played anew by an agent that remembers another
+task, or nothing: how far it falls is what its memory of the task is worth. Environment steps and minutes are
+those of a single training, the mean over seeds; minutes depend on the machine, and a study need not have had
+it for itself.
 """
 EMPTY = """
 There is no study here yet. One is made by
@@ -71,7 +79,12 @@ def write_results(folder: Path) -> Path:
         write_atomically(folder / f"{name}.svg", picture(name, study) + "\n")
         if "per_task" in study:
             write_atomically(folder / f"{name}_by_task.svg", by_task(name, study) + "\n")
-    parts = [HOW_TO_READ, overview(studies) if studies else EMPTY]
+        if study.get("solvers"):
+            write_atomically(folder / f"{name}_solvers.svg", beside(name, study) + "\n")
+    short = {name: study for name, study in studies.items() if not is_long(study)}
+    long = {name: study for name, study in studies.items() if is_long(study)}
+    parts = [HOW_TO_READ, overview(short) if short else "", overview_of_long(long) if long else ""]
+    parts = [*filter(None, parts)] if studies else [HOW_TO_READ, EMPTY]
     parts += [detail(name, study, folder.name) for name, study in studies.items()]
     page = folder.parent / "RESULTS.md"
     write_atomically(page, "\n".join(parts))
@@ -84,11 +97,21 @@ def picture(name: str, study: Study) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        known = study["rounds"], study["floor"], study["oracle"], published
-        figures.adaptation_curve(axes, *known, study["agent"])
+        curves.adaptation_curve(axes, study, published, study["agent"])
         axes.set_title(f"{study['agent']} on {study['family']}, {seeds(study)}")
 
     return figures.svg(name, 640, 380, draw)
+
+
+def beside(name: str, study: Study) -> str:
+    """The agent's mean return of each round with those of the solvers."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        curves.solver_curves(axes, study, study["agent"])
+        axes.set_title(f"{study['agent']} on {study['family']}, mean of {seeds(study)}")
+
+    return figures.svg(f"{name}_solvers", 760, 380, draw)
 
 
 def by_task(name: str, study: Study) -> str:
@@ -102,36 +125,70 @@ def by_task(name: str, study: Study) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         floor, oracle = (b.cpu().numpy() for b in family.bounds(tasks_of(family, along[:, None])))
-        figures.return_by_parameter(axes, space, values, scores, along, (floor, oracle))
+        bounds, unit = (floor, oracle), study.get("unit", "adaptations")
+        figures.return_by_parameter(axes, space, values, scores, along, bounds, unit)
         axes.set_title(f"{study['agent']} on {study['family']}, mean of {seeds(study)}")
 
     return figures.svg(f"{name}_by_task", 760, 360, draw)
 
 
+def is_long(study: Study) -> bool:
+    """Whether there are so many rounds that the total is what counts."""
+    return len(study["rounds"]) > SHORT
+
+
 def overview(studies: Mapping[str, Study]) -> str:
-    """The table of all studies, one row each."""
+    """The table of all studies of a few rounds, one row each."""
     steps = range(max(len(study["rounds"]) for study in studies.values()))
-    head = ["study", "agent", "family", "seeds", *map(str, steps)]
-    head += ["published", "floor", "oracle", "env steps", "minutes"]
+    head = ["study", "agent", "family", "seeds", *map(str, steps), "last, memory wiped", "published"]
+    head += ["floor", "oracle", "env steps", "minutes"]
     lines = []
     for name, s in studies.items():
         means = [with_interval(s["rounds"][k]) if k < len(s["rounds"]) else "" for k in steps]
+        wiped = number(s["controls"]["wiped"]["mean"]) if s.get("controls") else "not played"
         published = ", ".join(map(number, s["published"]["returns"])) if s["published"] else ""
-        costs = number(mean(s["env_steps"]), 0), number(mean(s["seconds"]) / 60, 1)
-        study = [f"[{name}](#{anchor(name)})", s["agent"], s["family"], str(len(s["seeds"]))]
-        lines.append([*study, *means, published, number(s["floor"]), number(s["oracle"]), *costs])
+        bounds = number(s["floor"]), number(s["oracle"])
+        lines.append([*study_cells(name, s), *means, wiped, published, *bounds, *costs(s)])
     return table(head, lines)
 
 
+def overview_of_long(studies: Mapping[str, Study]) -> str:
+    """The table of all studies of many rounds, with their totals, one row each."""
+    head = ["study", "agent", "family", "seeds", "rounds", "total", "best solver", "agent / best solver"]
+    head += ["last round", "last, memory wiped", "floor", "oracle", "env steps", "minutes"]
+    lines = []
+    for name, s in studies.items():
+        rounds, solver = len(s["rounds"]), best(s["solvers"]) if s["solvers"] else ""
+        theirs = f"{solver}: {number(s['solvers'][solver]['total']['mean'])}" if solver else ""
+        share = shares(s)[-1] if solver else ""
+        last = number(s["rounds"][-1]["mean"]), number(s["controls"]["wiped"]["mean"])
+        bounds = number(rounds * s["floor"]), number(rounds * s["oracle"])
+        total = with_interval(s["total"]), theirs, share
+        lines.append([*study_cells(name, s), str(rounds), *total, *last, *bounds, *costs(s)])
+    return table(head, lines)
+
+
+def study_cells(name: str, study: Study) -> list[str]:
+    """What a row is about."""
+    return [f"[{name}](#{anchor(name)})", study["agent"], study["family"], str(len(study["seeds"]))]
+
+
+def costs(study: Study) -> list[str]:
+    """Environment steps and minutes of a training."""
+    return [number(mean(study["env_steps"]), 0), number(mean(study["seconds"]) / 60, 1)]
+
+
 def detail(name: str, study: Study, folder: str) -> str:
-    """One study: its picture, its numbers, where they are from, and its command."""
-    head = ["adaptations", *map(str, range(len(study["rounds"])))]
+    """One study: its pictures, its numbers, where they are from, and its command."""
+    unit = study.get("unit", "adaptations")
     parts = [
         f"## {name}\n",
         f"{study['experiment']}\n",
-        f"![Return after each adaptation, {seeds(study)}]({folder}/{name}.svg)\n",
+        f"![Return of each round, {seeds(study)}]({folder}/{name}.svg)\n",
         f"![Return by task]({folder}/{name}_by_task.svg)\n" if "per_task" in study else "",
-        table(head, rows(study)),
+        table([unit, *map(str, shown(len(study["rounds"])))], rows(study)),
+        f"![Beside the solvers]({folder}/{name}_solvers.svg)\n" if study.get("solvers") else "",
+        totals(study) if is_long(study) or study.get("solvers") else "",
         f"{notes(study)}\n",
         f"    {study['command']}\n",
     ]
@@ -139,8 +196,9 @@ def detail(name: str, study: Study, folder: str) -> str:
 
 
 def rows(study: Study) -> list[list[str]]:
-    """The numbers of a study, a column an adaptation."""
-    rounds, known = study["rounds"], study["published"]
+    """The numbers of a study, a column a round; of many rounds some."""
+    told, known = shown(len(study["rounds"])), study["published"]
+    rounds = [study["rounds"][k] for k in told]
     found = [
         ["mean", *map(with_interval, rounds)],
         ["mean, stratified bootstrap", *(with_interval(r, "mean", "bootstrap95") for r in rounds)],
@@ -149,12 +207,31 @@ def rows(study: Study) -> list[list[str]]:
     ]
     for i, seed in enumerate(study["seeds"]):
         found.append([f"mean of seed {seed}", *(number(r["per_seed"][i]) for r in rounds)])
+    blank = [""] * (len(told) - 1)
+    for control, r in study.get("controls", {}).items():
+        found.append([f"mean with {CONTROLS[control]}", *blank, with_interval(r)])
     if not shared(study):
-        found.append(["mean beyond the trained range", *map(with_interval, study["ood"]["rounds"])])
+        beyond = (with_interval(study["ood"]["rounds"][k]) for k in told)
+        found.append(["mean beyond the trained range", *beyond])
     if known:
-        values = [number(value) for value in known["returns"][: len(rounds)]]
-        found.append([f"{known['name']}, published", *values, *[""] * (len(rounds) - len(values))])
+        values = (number(known["returns"][k]) if k < len(known["returns"]) else "" for k in told)
+        found.append([f"{known['name']}, published", *values])
     return found
+
+
+def totals(study: Study) -> str:
+    """What the agent and each solver earn in the first so many rounds of a trial, and in all."""
+    columns, solvers = study["totals"], study["solvers"]
+    found = [[study["agent"], *map(with_interval, columns)]]
+    for i, seed in enumerate(study["seeds"]):
+        found.append([f"seed {seed}", *[""] * (len(columns) - 1), number(study["total"]["per_seed"][i])])
+    order = sorted(solvers, key=lambda name: -solvers[name]["total"]["mean"])
+    found += [[name, *map(with_interval, solvers[name]["totals"])] for name in order]
+    found += [["agent / best solver", *shares(study)]] if solvers else []
+    if not shared(study):
+        found.append(["agent, beyond the trained range", *map(with_interval, study["ood"]["totals"])])
+    found += [[key, *(number(study[key] * r["rounds"]) for r in columns)] for key in ("floor", "oracle")]
+    return table(["total of the first rounds", *(number(r["rounds"], 0) for r in columns)], found)
 
 
 def notes(study: Study) -> str:

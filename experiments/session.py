@@ -17,11 +17,12 @@ from metarl.envs import Robot, make
 from metarl.runs import Run
 
 from .config import Experiment, build, flat, read, to_tree
+from .solvers import solved
 
 # what may differ between a checkpoint and its run: how long it trains, where, and what is seen of it
 FREE = ("iterations", "evaluation", "description", "checkpoint_every", "tensorboard", "device")
 MOVABLE = "family.model"  # where a robot's model lies; what it is, its fingerprint tells
-DETAILS = ("params", "scores")  # what evaluation.json holds besides the summary
+DETAILS = ("params", "scores", "control_scores")  # what evaluation.json holds of each task
 
 
 class Session:
@@ -86,15 +87,19 @@ def restored(folder: Path, where: str | None = None) -> tuple[Run, Session]:
 
 
 def assess(run: Run, session: Session, split: Split) -> Evaluation:
-    """Evaluate on a split's whole pool, and keep the result in the run's folder."""
-    found = judge(session, split)
-    content = {"agent": session.experiment.agent.name, **found.summary()}
-    details = dict(zip(DETAILS, (found.tasks.params.tolist(), found.scores.tolist()), strict=True))
-    write_atomically(run.evaluation(split), json.dumps({**content, **details}, allow_nan=False))
+    """Evaluate on a split's whole pool, beside its solvers, and keep the result in the run's folder."""
+    found, e = judge(session, split), session.experiment
+    solvers = solved(session.family, e.evaluation, split)
+    content = {"agent": e.agent.name, **found.summary(), "solvers": solvers}
+    controls = {name: scores.tolist() for name, scores in found.controls.items()}
+    details = zip(DETAILS, (found.tasks.params.tolist(), found.scores.tolist(), controls), strict=True)
+    write_atomically(run.evaluation(split), json.dumps({**content, **dict(details)}, allow_nan=False))
     return found
 
 
-def judge(session: Session, split: Split = "test", tasks: Tasks | None = None) -> Evaluation:
+def judge(
+    session: Session, split: Split = "test", tasks: Tasks | None = None, controls: bool = True
+) -> Evaluation:
     """Evaluate under the experiment's protocol, from its own seed."""
     protocol = session.experiment.evaluation
     with reseeded(session.rng, protocol.seed) as rng:
@@ -106,6 +111,7 @@ def judge(session: Session, split: Split = "test", tasks: Tasks | None = None) -
             split=split,
             tasks=tasks,
             greedy_last=protocol.greedy_last,
+            controls=controls,
         )
 
 

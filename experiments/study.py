@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from metarl import ConfigError, RunError, statistics
+from metarl import SPLITS, ConfigError, RunError, statistics
 from metarl.checkpoint import write_atomically
 from metarl.envs import RobotConfig, make
+from metarl.evaluation import shown, totals
 from metarl.runs import Run
 
 from . import config, training
 from .cli import OK, Parser, guarded, split_settings
 from .config import Experiment
 from .report import versions
+from .session import DETAILS
 
 FLAGS = ("--seeds", "--out", "--name", "--results", "--help")  # all others are settings of the experiment
 RESULTS = Path(__file__).parent / "results"
@@ -73,11 +75,12 @@ def trained(experiment: Experiment, folder: Path) -> Run:
 
 
 def finished(run: Run, iterations: int) -> bool:
-    """Whether a run has trained to its end and was reported, which comes last, after that."""
+    """Whether a run has trained to its end and was then judged and reported, as this version does."""
     metrics = run.read_metrics()
     if not metrics or metrics[-1]["iteration"] + 1 < iterations or not run.report.exists():
         return False
-    return run.report.stat().st_mtime_ns >= run.metrics.stat().st_mtime_ns
+    judged = all(DETAILS[-1] in run.evaluation(split).read_text(encoding="utf-8") for split in SPLITS[1:])
+    return judged and run.report.stat().st_mtime_ns >= run.metrics.stat().st_mtime_ns
 
 
 def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str, Any]:
@@ -104,11 +107,30 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
 
 
 def scores(runs: Sequence[Run], split: str) -> dict[str, Any]:
-    """Each round's statistics over seeds and tasks, with every seed's mean, beside floor and oracle."""
+    """Statistics over seeds and tasks of rounds, controls and totals, beside floor, oracle and solvers.
+
+    Of every round that a table shows, and of the total, there is each seed's mean, too.
+    """
     found = [json.loads(run.evaluation(split).read_text()) for run in runs]
     rounds = np.array([f["scores"] for f in found]).swapaxes(0, 1)  # [R, S, N]
-    listed = [{**statistics.summary(r), "per_seed": r.mean(1).tolist()} for r in rounds]
-    summed = {"rounds": listed, "floor": found[0]["floor"], "oracle": found[0]["oracle"]}
+    told = shown(len(rounds))
+    listed = statistics.summaries(rounds, told)
+    for k in told:
+        listed[k]["per_seed"] = rounds[k].mean(1).tolist()
+    controls = {
+        name: np.array([f["control_scores"][name] for f in found]) for name in found[0]["control_scores"]
+    }
+    total = rounds.sum(0)
+    summed = {
+        "unit": found[0]["unit"],
+        "rounds": listed,
+        "floor": found[0]["floor"],
+        "oracle": found[0]["oracle"],
+        "controls": {name: statistics.summary(s) for name, s in controls.items()},
+        "total": {**statistics.summary(total), "per_seed": total.mean(1).tolist()},
+        "totals": totals(rounds),
+        "solvers": found[0]["solvers"],  # which learn nothing, and so are the same beside every seed
+    }
     params = np.array(found[0]["params"])
     space = make(config.read(runs[0].config)["family"]).task_space
     if len(space) == 1 and not space[0].values:  # these can be drawn: every task's mean over seeds

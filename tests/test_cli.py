@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from metarl.experiments import main, split_settings
+from metarl.experiments import build, main, override, read, split_settings, to_yaml
 
 TINY = [
     *("--iterations=2", "--meta_batch_size=2", "--rounds=[2,2]"),
@@ -62,6 +62,21 @@ def test_evaluate_prints_one_object(run: Path, capsys: pytest.CaptureFixture[str
     assert found["floor"] < -60  # goals beyond the training range are further away
 
 
+def test_evaluate_shows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["controls"].keys() == {"shuffled", "wiped"}
+    assert not {"params", "scores", "control_scores"} & found.keys(), "what is of each task stays in the file"
+    kept = json.loads((run / "evaluation.json").read_text())
+    for name, control in found["controls"].items():
+        assert len(kept["control_scores"][name]) == 40
+        assert sum(kept["control_scores"][name]) / 40 == pytest.approx(control["mean"])
+    assert main(["evaluate", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert f"last round, another task's memory: {found['controls']['shuffled']['mean']:.2f}" in text
+    assert f"last round, memory wiped: {found['controls']['wiped']['mean']:.2f}" in text
+
+
 def test_evaluation_repeats_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
     for _ in range(2):
@@ -77,13 +92,17 @@ def test_adapt_shows_one_task(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     found = json.loads(capsys.readouterr().out)
     assert found["task"] == {"goal_x": 0.3, "goal_y": -0.2}
     assert found["floor"] == pytest.approx(-100 * (0.3**2 + 0.2**2) ** 0.5, rel=1e-5)
+    assert found["controls"].keys() == {"wiped"}, "there is no other task here"
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"families", "agents", "experiments"}
+    assert found.keys() == {"families", "agents", "solvers", "experiments"}
     assert all(all(group.values()) for group in found.values()), "each has its line"
+    for solver in found["solvers"].values():
+        assert solver["summary"]
+        assert set(solver["families"]) <= found["families"].keys()
     assert main(["list"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for group in found.values() for name in group)
@@ -120,6 +139,26 @@ def test_a_user_s_own_file_works(run: Path, tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())["seed"] == 5
 
 
+@pytest.mark.parametrize(
+    ("text", "rounds", "written"),
+    [
+        ("8 x 1", (1,) * 8, "8 x 1"),
+        ("500x2", (2,) * 500, "500 x 2"),
+        ("3 x 5", (5, 5, 5), [5, 5, 5]),  # a few are a list
+        ("[9, 9]", (9, 9), [9, 9]),
+        ("[1, 1, 1, 1, 1, 1, 1]", (1,) * 7, "7 x 1"),
+        ("[1, 1, 1, 1, 1, 1, 2]", (1, 1, 1, 1, 1, 1, 2), [1, 1, 1, 1, 1, 1, 2]),
+    ],
+)
+def test_rounds_may_be_given_in_short(text: str, rounds: tuple[int, ...], written: object) -> None:
+    changes = {"rounds": text, "evaluation.rounds": text, "agent.credit": "null"}
+    experiment = build(override(read("quickstart"), changes))
+    assert experiment.rounds == experiment.evaluation.rounds == rounds
+    tree = yaml.safe_load(to_yaml(experiment))
+    assert tree["rounds"] == tree["evaluation"]["rounds"] == written
+    assert build(tree) == experiment
+
+
 BAD = {
     "train": ("experiment is missing", "quickstart"),
     "train quickstrt": ("unknown experiment 'quickstrt'", "did you mean 'quickstart'"),
@@ -139,6 +178,11 @@ BAD = {
     "train quickstart --rounds [20,0]": ("rounds.1 is 0", "greater than 0"),
     "train quickstart --rounds [": ("rounds is '['",),
     "train quickstart --rounds [20]": ("rounds is [20]", "2 or more"),
+    "train quickstart --rounds 5y3": ("rounds is '5y3'", "[20, 20]", "ROUNDS x EPISODES", "500 x 1"),
+    "train quickstart --rounds 0x3": ("rounds is 3; allowed", "500 x 1"),
+    "train quickstart --evaluation.rounds 5x0": ("evaluation.rounds is '5x0'; allowed", "500 x 1"),
+    "train quickstart --evaluation.rounds 100001x1": ("evaluation.rounds is '100001x1'", "up to 100000"),
+    "train quickstart --evaluation.rounds null": ("evaluation.rounds is None; allowed",),
     "train quickstart --rounds [20,20]": ("agent.credit is [1.0, 1.0]", "a list of 1"),
     "train quickstart --agent.activation selu": ("agent.activation is 'selu'", "'tanh' or 'relu'"),
     "train quickstart --device tpu": ("device is 'tpu'", "cpu"),

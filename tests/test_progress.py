@@ -14,6 +14,19 @@ def test_nothing_is_written_where_nobody_watches(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("", "")
 
 
+def test_rounds_are_read_in_their_order_and_with_gaps() -> None:
+    metrics = {"return_10": 3.0, "return_2": 2.0, "return_total": 9.0, "kl": 0.1, "return_0": 1.0}
+    assert list(progress.returns_by_round(metrics).items()) == [(0, 1.0), (2, 2.0), (10, 3.0)]
+
+
+def test_the_bar_tells_of_the_first_and_the_last_round_and_of_all() -> None:
+    bar = progress.Progress(3, 0)
+    bar.update(1, {"return_0": -1.0, "return_499": 2.0, "return_20": 7.0, "return_total": 640.0})
+    assert "return -1.0 → 2.0, in all 640.0" in bar.bar.tasks[0].fields["note"]
+    bar.update(2, {"return_0": -1.0, "return_1": 2.0})
+    assert "in all" not in bar.bar.tasks[0].fields["note"]
+
+
 def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     board = progress.TensorBoard(tmp_path / "tensorboard", True, 0)

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -19,12 +21,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from metarl import Rollout, TaskParameter
-from metarl.experiments import Experiment, build, override, read, restored, split_settings, start
+from metarl import Act, ConfigError, Rollout, Step, TaskParameter
+from metarl.experiments import Experiment, build, override, read, restored, split_settings, start, to_tree
 from metarl.runs import Run
 
-figures, motion, report = (
-    import_module(f"metarl.experiments.{name}") for name in ("figures", "motion", "report")
+adaptation, by_task, curves, figures, material, motion, report, solvers = (
+    import_module(f"metarl.experiments.{name}")
+    for name in ("adaptation", "by_task", "curves", "figures", "material", "motion", "report", "solvers")
 )
 
 SECTIONS = ["adaptation", "learning", "paths", "map", "tasks", "costs"]
@@ -61,7 +64,7 @@ def of(run: Run) -> Any:
     """What a report is made of."""
     _, session = restored(run.folder)
     test, ood = (json.loads(run.evaluation(split).read_text()) for split in ("test", "ood"))
-    return report.Material(run, session, test, ood, run.read_metrics())
+    return material.Material(run, session, test, ood, run.read_metrics())
 
 
 def shown(value: float) -> str:
@@ -73,6 +76,61 @@ def cheetah(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The text of a robot's report."""
     run = start(experiment("half-cheetah-vel/promp2019"), tmp_path_factory.mktemp("cheetah") / "run")
     return run.report.read_text()
+
+
+class Still:
+    """Stays where it is."""
+
+    plays = ("navigation/",)
+
+    @dataclass
+    class Config:
+        episodes: int
+        horizon: int
+
+    def __init__(self, observations: Any, actions: Any, rng: Any, config: Config) -> None:
+        assert (config.episodes, config.horizon) == (8, 20)
+        self.size = actions.shape
+
+    @classmethod
+    def settings_for(cls, family: str) -> dict[str, Any]:
+        return {}
+
+    def check_rounds(self, rounds: Sequence[int]) -> None:
+        """Any will do."""
+
+    def begin(self, tasks: int, episodes: int) -> None:
+        """Nothing to know."""
+
+    def act(self, belief: None, step: Step, explore: bool) -> tuple[Act, None]:
+        zero = torch.zeros_like(step.reward)
+        return Act(zero.new_zeros(*zero.shape, *self.size), zero, zero), None
+
+    def adapt(self, belief: None, rollout: Rollout) -> None:
+        """Nothing to learn."""
+
+
+class Picky(Still):
+    """Refuses all rounds."""
+
+    def check_rounds(self, rounds: Sequence[int]) -> None:
+        raise ConfigError("rounds is odd")
+
+
+class Elsewhere(Still):
+    """For other families."""
+
+    plays = ("bandit/",)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was evaluated in many rounds, beside a solver."""
+    tree = to_tree(experiment("navigation/pearl2019"))
+    tree |= {"rounds": "11 x 1", "evaluation": {"rounds": "8 x 1"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solvers, "SOLVERS", {"still": Still, "picky": Picky, "elsewhere": Elsewhere})
+        return start(build(tree), tmp_path_factory.mktemp("long") / "run")
 
 
 class Tags(HTMLParser):
@@ -172,6 +230,18 @@ def test_the_adaptation_curve_shows_all_its_numbers(family: str, runs: dict[str,
     assert bool(session.family.published) == ("published" in section)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_controls_stand_beside_the_curve(family: str, runs: dict[str, Run]) -> None:
+    run = runs[family]
+    section = part(run.report.read_text(), "adaptation")
+    for name, text in (("shuffled", "another task's memory"), ("wiped", "memory wiped")):
+        value = json.loads(run.evaluation("test").read_text())["controls"][name]["mean"]
+        assert (
+            f"<td>{text.replace(chr(39), '&#x27;')}</td><td></td><td></td><td>{shown(value)}</td>" in section
+        )
+        assert re.search(rf"<text[^>]*>{text}(: [−\d,]+)?</text>", section)
+
+
 def test_navigation_has_published_values_to_show(runs: dict[str, Run]) -> None:
     section = part(runs[FAMILIES[0]].report.read_text(), "adaptation")
     assert all(value in section for value in ("−40.41", "−11.68", "−3.33", "−82.66", "−2.29"))
@@ -196,17 +266,17 @@ def test_the_map_names_its_axes_and_its_colours(runs: dict[str, Run]) -> None:
 def test_a_map_costs_no_more_steps_than_it_may(
     tasks: float, side: int, runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    material = of(runs[FAMILIES[0]])
-    monkeypatch.setattr(report, "MAP_STEPS", tasks * 6 * material.session.family.horizon)
-    section = report.by_parameter(material)
+    made = of(runs[FAMILIES[0]])
+    monkeypatch.setattr(by_task, "MAP_STEPS", tasks * 6 * made.session.family.horizon)
+    section = by_task.by_parameter(made)
     assert f"{side * side} tasks on a grid" in section if side else section == ""
 
 
 def test_a_family_without_a_plane_has_no_paths(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    material = of(runs[FAMILIES[1]])
-    assert 'id="paths"' in report.plane(material)
-    monkeypatch.setattr(type(material.session.family), "view", "velocity")
-    assert report.plane(material) == ""
+    made = of(runs[FAMILIES[1]])
+    assert 'id="paths"' in by_task.plane(made)
+    monkeypatch.setattr(type(made.session.family), "view", "velocity")
+    assert by_task.plane(made) == ""
 
 
 def test_the_costs_are_those_of_the_run(runs: dict[str, Run]) -> None:
@@ -222,6 +292,7 @@ def test_the_costs_are_those_of_the_run(runs: dict[str, Run]) -> None:
         "adaptation to one task: environment steps, at most": "400",
         "evaluation, unseen tasks and beyond: episodes": "480",  # 3 rounds of 2 in 40 + 40 tasks
         "evaluation, unseen tasks and beyond: environment steps, at most": "48,000",
+        "evaluation, the last round anew, with changed memory: episodes": "320",  # 2 in 80 tasks, twice
     }.items():
         assert f"<td>{name}</td><td>{value}</td>" in section
 
@@ -234,9 +305,9 @@ def test_the_header_tells_seed_protocol_and_versions(page: str) -> None:
 
 
 def test_text_of_the_user_is_escaped(runs: dict[str, Run]) -> None:
-    material = of(runs[FAMILIES[1]])
-    object.__setattr__(material.session.experiment, "description", "<b>&")
-    assert "&lt;b&gt;&amp;" in report.header(material)
+    made = of(runs[FAMILIES[1]])
+    object.__setattr__(made.session.experiment, "description", "<b>&")
+    assert "&lt;b&gt;&amp;" in report.header(made)
 
 
 def test_the_command_repeats_the_experiment() -> None:
@@ -254,7 +325,86 @@ def test_an_experiment_like_none_that_is_shipped_is_repeated_from_its_file() -> 
     assert report.command(experiment("navigation-sparse/varibad2020")) == "metarl train run.yaml"
 
 
+# --- many rounds, and solvers
+
+
+def test_a_long_trial_is_told_by_some_rounds_and_by_totals(long: Run) -> None:
+    found, page = json.loads(long.evaluation("test").read_text()), long.report.read_text()
+    section = part(page, "adaptation")
+    assert len(found["rounds"]) == 8
+    told = (0, 1, 2, 4, 6, 7)
+    head = "".join(f"<th>{k}</th>" for k in told)
+    mean = "".join(f"<td>{shown(found['rounds'][k]['mean'])}</td>" for k in told)
+    assert f"<th>episodes</th>{head}" in section
+    assert f"<td>mean</td>{mean}" in section
+    assert "<th>first rounds</th><th>8</th>" in section
+    assert f"<td>mean</td><td>{shown(found['total']['mean'])}</td>" in section
+    assert f"<td>oracle</td><td>{shown(8 * found['oracle'])}</td>" in section
+    assert found["total"]["mean"] == pytest.approx(sum(r["mean"] for r in found["rounds"]))
+    header = page[: page.index("</header>")]
+    assert "after 7 episodes" in header
+    assert "8 x 1 episodes of each task" in header
+    assert f"In all 8 rounds together it earns <b>{shown(found['total']['mean'])}</b>" in header
+    assert not Tags(page).open
+
+
+def test_a_long_training_shows_some_rounds_and_all_together(long: Run) -> None:
+    section = part(long.report.read_text(), "learning")
+    assert "return_total" in long.read_metrics()[0]
+    assert re.findall(r'aria-label="(\w+)"', section) == ["learning", "learning_total", "diagnostics"]
+    for label in ("in the first episode", "after 1 episode", "after 10 episodes", "all 11 rounds together"):
+        assert f">{label}</text>" in section
+
+
+def test_solvers_stand_beside_the_agent(long: Run) -> None:
+    found, page = json.loads(long.evaluation("test").read_text()), long.report.read_text()
+    assert found["solvers"].keys() == {"still"}, "one refuses such rounds, and one is for other families"
+    still = found["solvers"]["still"]
+    assert len(still["rounds"]) == 8
+    assert still["total"]["mean"] == pytest.approx(sum(still["rounds"]))
+    section = part(page, "solvers")
+    assert f"<td>still</td><td>{shown(still['total']['mean'])}</td>" in section
+    assert ">still</text>" in section
+    assert ">maml_trpo</text>" in section
+    assert page.index('id="adaptation"') < page.index('id="solvers"') < page.index('id="learning"')
+    assert not Tags(section).open
+
+
+def test_a_solver_that_is_left_out_is_named(capsys: pytest.CaptureFixture[str], long: Run) -> None:
+    _, session = restored(long.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solvers, "SOLVERS", {"picky": Picky})
+        assert solvers.solved(session.family, session.experiment.evaluation, "test") == {}
+    assert capsys.readouterr().err == "metarl: the solver picky is left out: rounds is odd\n"
+
+
+def test_solvers_do_not_touch_the_agents_numbers(long: Run, tmp_path: Path) -> None:
+    alone = start(build(read(long.config)), tmp_path / "run")
+    ours, theirs = (json.loads(run.evaluation("test").read_text()) for run in (long, alone))
+    assert theirs.pop("solvers") == {} != ours.pop("solvers")
+    assert ours == theirs
+
+
+def test_a_share_of_the_best_solver_by_hand() -> None:
+    def totals(*means: float) -> dict[str, Any]:
+        return {"totals": [{"mean": mean} for mean in means]}
+
+    found = {**totals(3.0, 9.0, -2.0, 1.0), "solvers": {"a": totals(6, 10, 4, -1), "b": totals(4, 12, 4, -2)}}
+    assert solvers.shares(found) == ["0.500", "0.750", "", ""]  # of 6 and of 12; debts have no shares
+
+
 # --- pictures
+
+
+@pytest.mark.parametrize(("worse", "drawn"), [(-20.0, True), (-31.0, False)])
+def test_a_control_far_below_is_named_and_not_drawn(worse: float, drawn: bool) -> None:
+    # what is seen spans ten, so that twenty below its least is near
+    axes = Figure().subplots()
+    labels = curves.controls(axes, {"wiped": {"mean": worse}}, 3, [0.0, 10.0])
+    assert bool(axes.lines) == drawn
+    assert labels == [
+        (worse, "memory wiped", figures.BLUE) if drawn else (0.0, "memory wiped: −31", figures.BLUE)
+    ]
 
 
 def test_a_path_stops_where_its_episode_ends() -> None:
@@ -271,14 +421,14 @@ def test_a_path_stops_where_its_episode_ends() -> None:
 
 
 def test_labels_give_way_by_hand() -> None:
-    assert figures.spread([0.0, 5.0], 1.0) == [0.0, 5.0]
-    assert figures.spread([0.0, 0.0], 1.0) == [-0.5, 0.5]
-    assert figures.spread([0.0, 0.0, 0.25], 1.0) == pytest.approx([1 / 12 - 1, 1 / 12, 1 / 12 + 1])
+    assert curves.spread([0.0, 5.0], 1.0) == [0.0, 5.0]
+    assert curves.spread([0.0, 0.0], 1.0) == [-0.5, 0.5]
+    assert curves.spread([0.0, 0.0, 0.25], 1.0) == pytest.approx([1 / 12 - 1, 1 / 12, 1 / 12 + 1])
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=12).map(sorted), st.floats(0.01, 20))
 def test_labels_never_overlap_and_stay_where_they_are_on_average(values: list[float], gap: float) -> None:
-    places = figures.spread(values, gap)
+    places = curves.spread(values, gap)
     assert np.diff(places).min(initial=gap) >= gap - 1e-9
     assert np.mean(places) == pytest.approx(np.mean(values), abs=1e-9)
 
@@ -301,7 +451,7 @@ def test_a_running_mean_is_centred() -> None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        figures.smoothed_line(axes, x, 2 * x, "black")
+        curves.smoothed_line(axes, x, 2 * x, "black")
         raw, smooth = (line.get_xydata() for line in axes.lines)
         assert np.array_equal(raw, np.stack([x, 2 * x], 1))
         assert np.allclose(smooth, np.stack([x, 2 * x], 1)[1:-1])  # a line's mean over three is itself

@@ -78,6 +78,11 @@ def test_a_study_sums_up_its_runs(made: Path) -> None:
             assert r["ci95"][0] < r["mean"] < r["ci95"][1]
             together = np.mean([e["scores"][k] for e in each], 0)
             assert r["cvar5"] == pytest.approx(np.sort(together)[:2].mean())
+        for name, control in part["controls"].items():
+            assert control["mean"] == pytest.approx(np.mean([e["controls"][name]["mean"] for e in each]))
+        assert part["controls"].keys() == {"shuffled", "wiped"}
+        assert part["total"]["per_seed"] == pytest.approx([e["total"]["mean"] for e in each])
+        assert part["totals"][-1]["mean"] == pytest.approx(part["total"]["mean"])
     assert found["published"] == {
         "name": "MAML",
         "returns": [-40.41, -11.68, -3.33, -3.23],
@@ -162,6 +167,16 @@ def test_a_report_older_than_the_training_is_not_the_last_word(copied: Path) -> 
     assert not study.finished(run, 2)
 
 
+def test_a_run_that_was_judged_without_controls_is_judged_anew(copied: Path) -> None:
+    wanted, run = result(copied), Run.open(copied / "runs" / "seed_0")
+    old = json.loads(run.evaluation("ood").read_text())
+    del old["controls"], old["control_scores"]
+    run.evaluation("ood").write_text(json.dumps(old))
+    assert run_study(copied) == 0
+    assert "control_scores" in json.loads(run.evaluation("ood").read_text())
+    assert result(copied) == wanted
+
+
 def test_other_settings_do_not_mix_with_what_is_there(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(made)
     assert run_study(made, "--agent.inner_lr=0.3") == 2
@@ -209,6 +224,7 @@ def test_the_page_has_a_row_a_study(copied: Path) -> None:
     for k, r in enumerate(found["rounds"]):
         low, high = map(shown, r["ci95"])
         assert row[str(k)] == f"{shown(r['mean'])} [{low}, {high}]"
+    assert row["last, memory wiped"] == shown(found["controls"]["wiped"]["mean"])
     assert row["published"] == "−40.41, −11.68, −3.33, −3.23"
     assert (row["floor"], row["oracle"]) == (shown(found["floor"]), shown(found["oracle"]))
     assert row["env steps"] == f"{np.mean(found['env_steps']):,.0f}"
@@ -219,6 +235,8 @@ def test_the_page_has_a_row_a_study(copied: Path) -> None:
         "worst 5 % of the tasks",
         "mean of seed 0",
         "mean of seed 1",
+        "mean with another task's memory",
+        "mean with memory wiped",
         "mean beyond the trained range",
         "MAML, published",
     ]
@@ -246,6 +264,77 @@ def test_studies_of_different_lengths_share_a_table(copied: Path) -> None:
     assert [row[0] for row in overview[2:]] == ["[a short one](#a-short-one)", "[tiny](#tiny)"]
     assert dict(zip(overview[0], overview[2], strict=True))["2"] == ""
     assert all(len(row) == len(overview[0]) for row in overview)
+
+
+def test_a_study_from_before_there_were_controls_is_shown(copied: Path) -> None:
+    old = result(copied)
+    for part in (old, old["ood"]):
+        for key in ("unit", "controls", "total", "totals", "solvers"):
+            del part[key]
+    (copied / "results" / "tiny.json").write_text(json.dumps(old))
+    overview, detail = tables(results.write_results(copied / "results").read_text())
+    assert dict(zip(overview[0], overview[2], strict=True))["last, memory wiped"] == "not played"
+    assert len(detail) == len(detail[0]) - 4 + 10
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of trials of many rounds; its solver earns what no agent does: do not touch."""
+    folder = tmp_path_factory.mktemp("long")
+    assert run_study(folder, "--family=navigation/pearl2019", "--evaluation.rounds=12x1") == 0
+    path = folder / "results" / "tiny.json"
+    found = json.loads(path.read_text())
+    for part in (found, found["ood"]):
+        totals = [{**r, "mean": -r["mean"], "ci95": [-x for x in r["ci95"][::-1]]} for r in part["totals"]]
+        rounds = [-r["mean"] for r in part["rounds"]]
+        part["solvers"] = {"solver": {"total": totals[-1], "totals": totals, "rounds": rounds}}
+    path.write_text(json.dumps(found))
+    return folder
+
+
+def test_long_trials_have_a_table_of_their_own(long: Path, copied: Path) -> None:
+    for path in (long / "results").glob("tiny*"):
+        shutil.copy(path, copied / "results" / path.name.replace("tiny", "many"))
+    found = json.loads((copied / "results" / "many.json").read_text())
+    page = results.write_results(copied / "results").read_text()
+    short, many, curve, sums, _ = tables(page)
+    assert [row[0] for row in short[2:]] == ["[tiny](#tiny)"]
+    assert [row[0] for row in many[2:]] == ["[many](#many)"]
+    row, total = dict(zip(many[0], many[2], strict=True)), found["total"]
+    low, high = map(shown, total["ci95"])
+    assert row["total"] == f"{shown(total['mean'])} [{low}, {high}]"
+    assert row["rounds"] == "12"
+    assert row["best solver"] == f"solver: {shown(-total['mean'])}"
+    assert row["agent / best solver"] == "", "there is no share of it where one of them owes"
+    assert row["oracle"] == shown(12 * found["oracle"])
+    assert curve[0] == ["episodes", "0", "1", "2", "5", "10", "11"]
+    assert sums[0] == ["total of the first rounds", "10", "12"]
+    assert [line[0] for line in sums[2:]] == [
+        "maml_trpo",
+        "seed 0",
+        "seed 1",
+        "solver",
+        "agent / best solver",
+        "agent, beyond the trained range",
+        "floor",
+        "oracle",
+    ]
+    assert sums[2][2] == row["total"]
+    assert "](results/many_solvers.svg)" in page
+    assert ">solver</text>" in (copied / "results" / "many_solvers.svg").read_text()
+
+
+def test_a_long_study_keeps_seeds_of_what_is_shown_alone(long: Path) -> None:
+    found = result(long)
+    assert found["unit"] == "episodes"
+    assert found["settings"]["evaluation"]["rounds"] == "12 x 1"
+    assert [k for k, r in enumerate(found["rounds"]) if "per_seed" in r] == [0, 1, 2, 5, 10, 11]
+    each = [
+        json.loads(Run.open(long / "runs" / f"seed_{seed}").evaluation("test").read_text()) for seed in (0, 1)
+    ]
+    sums = np.array([e["scores"] for e in each]).sum(1)  # [S, N]
+    assert found["total"]["mean"] == pytest.approx(sums.mean())
+    assert found["total"]["per_seed"] == pytest.approx(sums.mean(1))
 
 
 def test_a_folder_without_studies_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
