@@ -56,10 +56,10 @@ def motion(session: Session) -> str:
     )
 
 
-def evenly(tasks: Tasks) -> Tasks:
-    """Some tasks, evenly spaced in the order of their first number."""
+def evenly(tasks: Tasks, n: int = SHOWN) -> Tasks:
+    """n tasks or all, evenly spaced in the order of their first number."""
     order = tasks.params[:, 0].argsort()
-    places = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
+    places = np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)
     return Tasks(*(x[order[places.tolist()]] for x in tasks))
 
 

@@ -14,6 +14,7 @@ from metarl.evaluation import SHORT, shown, unit
 from metarl.runs import Run
 
 from . import adaptation, curves, page
+from .beliefs import beliefs
 from .by_task import by_parameter, per_task, plane
 from .config import Experiment, build, flat, read, shipped, shorthand, to_tree
 from .figures import legend, number, svg
@@ -151,7 +152,7 @@ def moving(m: Material) -> str:
     return motion(m.session)
 
 
-SECTIONS = (header, adapting, solvers, learning, plane, moving, by_parameter, per_task, costs)
+SECTIONS = (header, adapting, solvers, learning, plane, moving, beliefs, by_parameter, per_task, costs)
 
 
 # --- facts

@@ -154,7 +154,13 @@ B = TypeVar("B")
 
 
 class Agent(Protocol[B]):
-    """A learner whose knowledge of each task is an explicit value, the belief; also a torch Module."""
+    """A learner whose knowledge of each task is an explicit value, the belief; also a torch Module.
+
+    A belief is a tensor whose first axis is the tasks, or tuples, lists and dicts of such, beside plain
+    values. Besides, an agent may have `unit`, "episodes" where it learns within them and reports should
+    not speak of adaptations, and `posterior(trial)`, the means and standard deviations [L, N E, Z] of what
+    it believes of the tasks at every step of a trial, for reports.
+    """
 
     def check_rounds(self, rounds: Sequence[int]) -> None:
         """Raise ConfigError where it cannot learn from trials with so many episodes in each round."""

@@ -28,7 +28,8 @@ def test_the_gymnasium_example_runs() -> None:
 def test_every_family_is_in_the_table_and_every_link_leads_somewhere() -> None:
     from metarl.envs import FAMILIES
 
+    rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
     for name in FAMILIES:
-        assert f"| `{name}` |" in README
+        assert any(f"`{name}`" in row for row in rows)
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (Path(__file__).parents[1] / target).exists(), target
