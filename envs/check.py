@@ -119,10 +119,10 @@ def _check_pool(family: Family, split: Split, pool: Tasks) -> None:
 
 
 def _check_disjoint(splits: dict[Split, Tasks]) -> None:
-    for (one, a), (other, b) in combinations(splits.items(), 2):
-        common = (a.params[:, None] == b.params).all(-1).any(1)
-        message = f"{one} and {other} share tasks {a.params[common].tolist()}; declare shared_splits"
-        require(not common.any(), message)
+    rows = {split: {*map(tuple, tasks.params.tolist())} for split, tasks in splits.items()}
+    for one, other in combinations(rows, 2):
+        common = sorted(map(list, rows[one] & rows[other]))
+        require(not common, f"{one} and {other} share tasks {common}; declare shared_splits")
 
 
 # --- how a family plays

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MANY = 60  # names that one line can hold
+
 
 class MetarlError(ValueError):
     """What the command line prints as one line, with exit status 2."""
@@ -25,4 +27,6 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> ConfigError:
     choices = sorted(allowed)
     near = get_close_matches(str(name), choices, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if len(choices) > MANY:
+        choices = [*choices[: MANY // 2], f"... ({len(choices)} in all)"]
     return ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(choices)}{hint}")
