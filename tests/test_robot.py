@@ -228,7 +228,8 @@ def test_what_breaks_the_simulation_stands_still_for_the_rest_and_is_not_paid(fo
     reach = {"term": "reach", "site": "nose", "target": [0.25, 0, [0.7, 0.9]], "weight": 2}
     family = robot(folder, reward=[{"term": "alive"}, reach, {"term": "upright"}])
     family.reset(given(family, pull=9.0, goal_z=0.8), 1, generator(0))
-    family._physics.qvel[:] = 1e12
+    physics = family._physics
+    physics.reset(physics.qpos, 0 * physics.qvel + 1e12)
     outcome = family.step(torch.zeros(1, 1, 2))
     assert outcome.terminated.item()
     assert outcome.reward.item() == pytest.approx(-10 * 2 * 0.3)  # 10 steps, 0.3 m below the goal

@@ -16,7 +16,7 @@ from .warp import WarpPhysics
 
 
 class Physics(Protocol):
-    """n simulations of one model; qpos and qvel are the live state, in the engine's precision and place."""
+    """n simulations of one model; qpos and qvel are their state since the last reset or step, to be read."""
 
     n: int
     qpos: Tensor  # [n, nq]

@@ -46,7 +46,7 @@ def check_readable(name: str) -> None:
 
 
 class CpuPhysics:
-    """n simulations in one live float64 array; a step copies actions in, and nothing but what is read out.
+    """n simulations in one live float64 array; a step copies actions in, positions and velocities out.
 
     It wants the cores for itself: with more than one thread inside torch's operations, these wait
     actively for the next one while the physics runs, and halve its speed (metarl.device.one_thread).
@@ -56,11 +56,12 @@ class CpuPhysics:
         stop_profiling()
         self.n, self._fresh = n, fresh
         self._batch = Batch(model, n, nthread=device.workers())
-        self.qpos, self.qvel, self._control = (
-            torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
-        )
+        self._control = torch.from_numpy(self._batch.bind("ctrl"))
         motion = slice(1, 1 + model.nq + model.nv)  # in a row of the state, after the time
         self._motion = torch.from_numpy(self._batch.state)[:, motion]
+        # whole rows lie far apart, and other cores wrote them: families read them all at once, once a step
+        self._seen = torch.empty(self._motion.shape, dtype=self._motion.dtype)
+        self.qpos, self.qvel = self._seen[:, : model.nq], self._seen[:, model.nq :]
         self._bad = torch.from_numpy(self._batch.warning)[:, DIVERGED, 1]  # [n, 4], counts since the reset
         self._derived: dict[str, Tensor] = {}
 
@@ -69,7 +70,8 @@ class CpuPhysics:
         chosen = None if ids is None else ids.numpy()
         self._batch.reset(chosen, stage=mujoco.mjtStage.mjSTAGE_NONE)
         rows = slice(None) if ids is None else ids
-        self.qpos[rows], self.qvel[rows] = qpos.to(self.qpos), qvel.to(self.qvel)
+        self._motion[rows] = torch.cat([qpos, qvel], -1).to(self._motion)
+        self._seen.copy_(self._motion)
         if self._derived:
             self._batch.forward(chosen)
 
@@ -79,16 +81,19 @@ class CpuPhysics:
         again = self._fresh and self._derived
         stage = mujoco.mjtStage.mjSTAGE_VEL if again else mujoco.mjtStage.mjSTAGE_NONE
         self._batch.step(nstep=substeps, stage=stage)
+        self._seen.copy_(self._motion)
         # MuJoCo looks at a state when it begins a step; what the last substep left is still to be looked at
-        if not self._motion.abs().max() <= HUGE:
+        low, high = (x.item() for x in self._seen.aminmax())
+        if not (low >= -HUGE and high <= HUGE):
             self._restart()
         return self._bad.any(-1)
 
     def _restart(self) -> None:
         """Do to the simulations whose state is NaN or huge what MuJoCo would do at their next step."""
-        bad = ~(self._motion.abs().amax(-1) <= HUGE)  # NaN is not
+        bad = ~(self._seen.abs().amax(-1) <= HUGE)  # NaN is not
         self._batch.reset(bad.numpy())
         self._bad[bad] = 1
+        self._seen.copy_(self._motion)
 
     def read(self, name: str) -> Tensor:
         """A derived array, refreshed by each reset and step from the next one on, and zero until then."""
