@@ -76,6 +76,8 @@ class MamlTrpo(nn.Module):
         """Decay of generalised advantage estimation."""
         max_kl: PositiveFloat = 0.01
         """Size of the trust region."""
+        anchor: NonNegativeFloat = 0.0
+        """Weight in the curvature of the policy before adaptation (as in ProMP, 2019), which else may jump."""
         cg_iterations: PositiveInt = 10
         """Conjugate gradient iterations."""
         damping: NonNegativeFloat = 1e-5
@@ -187,7 +189,7 @@ class MamlTrpo(nn.Module):
         c, steps = self.config, len(batches) - 1
         credit = c.credit or [0.0] * (steps - 1) + [1.0]
         shares = [weight / sum(credit) for weight in credit]
-        how = self.inner_steps(steps), batches, shares, self.widening, c.first_order
+        how = self.inner_steps(steps), batches, shares, self.widening, c.first_order, c.anchor
         return MetaObjective(self.policy, meta, self.alpha, *how)
 
     def inner_steps(self, steps: int) -> list[InnerStep]:

@@ -333,6 +333,19 @@ def test_tasks_whose_rewards_differ_by_a_constant_are_told_apart_by_predicted_re
 
 
 @torch.no_grad()
+def test_an_anchor_adds_the_curvature_of_the_policy_before_adaptation() -> None:
+    agent, _, batches = prepared("two steps, rewards predicted")
+    anchored = agent_of(anchor=0.5, **SETTINGS["two steps, rewards predicted"])
+    meta = agent.meta_parameters
+    v = torch.randn(len(meta), generator=metarl.generator(1))
+    plain, more = (a.objective(meta, batches) for a in (agent, anchored))
+    before = agent.policy.derivatives((meta + agent.widening).expand(3, -1), batches[0])
+    wanted = plain.fisher(v) + 0.5 * before.fisher(v.expand(3, -1)).mean(0)
+    assert relative_error(more.fisher(v), wanted) <= 1e-12
+    assert torch.equal(more.gradient(), plain.gradient())
+
+
+@torch.no_grad()
 def test_credit_weighs_the_objectives_that_end_with_each_round() -> None:
     agent, _, batches = prepared("two steps, each counts")
     last = agent_of(later_lr=0.15, exploration=2.0)
