@@ -76,8 +76,10 @@ class MamlTrpo(nn.Module):
         """Decay of generalised advantage estimation."""
         max_kl: PositiveFloat = 0.01
         """Size of the trust region."""
+        anneal: PositiveInt | None = None
+        """Meta-updates over which the length of a step falls linearly to 0; none: it stays."""
         anchor: NonNegativeFloat = 0.0
-        """Weight in the curvature of the policy before adaptation (as in ProMP, 2019), which else may jump."""
+        """Weight in the curvature of the policy before adaptation (ProMP, 2019): else it may jump."""
         cg_iterations: PositiveInt = 10
         """Conjugate gradient iterations."""
         damping: NonNegativeFloat = 1e-5
@@ -103,6 +105,8 @@ class MamlTrpo(nn.Module):
         size = len(self.policy.flat) if c.learn_inner_lr else 1
         self.register_buffer("alpha", torch.full((size,), c.inner_lr, device=rng.device))
         self.alpha: Tensor
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64, device=rng.device))
+        self.updates: Tensor
         self.register_buffer("widening", self.policy.widening(c.exploration), persistent=False)
         self.widening: Tensor
 
@@ -159,8 +163,9 @@ class MamlTrpo(nn.Module):
             return self.objective(meta + scale * step, batches).compare(old)
 
         direction, image = conjugate_gradient(curvature, -gradient, c.cg_iterations)
-        step = largest_step(direction, image, c.max_kl)
-        found = line_search(evaluate, c.max_kl)
+        step = largest_step(direction, image, self.radius)
+        found = line_search(evaluate, self.radius)
+        self.updates += 1
         if found.scale:  # else the step may not even be finite
             self.meta_parameters = meta + found.scale * step
         return {
@@ -171,6 +176,13 @@ class MamlTrpo(nn.Module):
             "policy_std": self.policy.log_std.exp().mean().item(),
             "inner_lr": self.alpha.mean().item(),
         }
+
+    @property
+    def radius(self) -> float:
+        """The largest divergence now: a step's length is its root."""
+        c = self.config
+        left = max(0.0, 1 - self.updates.item() / c.anneal) if c.anneal else 1.0
+        return c.max_kl * left**2
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """A_t of a round, [T, N, E], over each task's own baseline, normalised within the task."""

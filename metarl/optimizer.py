@@ -1,9 +1,11 @@
-"""Adam whose state is part of its module's state_dict, as tensors, from the first moment on."""
+"""Gradients that the cores share, and Adam whose state is part of its module's state_dict, as tensors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from . import device
 
 
 class Adam(nn.Module):
@@ -38,3 +40,24 @@ class Adam(nn.Module):
         self.adam.step()
         self.adam.zero_grad()
         return norm
+
+
+def shared_gradients(
+    loss: Callable[[Tensor], tuple[Tensor, Tensor]], parameters: Sequence[nn.Parameter], learners: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """The gradients of a loss that is a sum over learners [B], and the sum of what it says besides.
+
+    `loss` maps some of the learners' indices to their share of the loss and any tensor of losses to report;
+    the shares are computed by the cores side by side.
+    """
+
+    def one(some: Tensor) -> tuple[list[Tensor], Tensor]:
+        with torch.enable_grad():
+            total, said = loss(some)
+            found = torch.autograd.grad(total, parameters)
+        return [*found], said.detach()
+
+    parts = learners.tensor_split(device.shares(len(learners), learners.device))
+    shares = device.map_tasks(one, list(parts))
+    gradients = [torch.stack(each).sum(0) for each in zip(*(g for g, _ in shares), strict=True)]
+    return gradients, torch.stack([said for _, said in shares]).sum(0)

@@ -9,10 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
-from . import device
 from .distributions import Distribution
 from .normaliser import Normaliser
-from .optimizer import Adam
+from .optimizer import Adam, shared_gradients
 from .returns import gae
 from .sequence import Sequence
 from .settings import STRICT
@@ -101,11 +100,7 @@ class Ppo(nn.Module):
         c = self.config
         advantage, value = returns_of(trial, c.gamma, c.gae_lambda)
         self.scale.update(value[trial.valid].unsqueeze(-1))
-        return Targets(standardised(advantage, trial.valid), self.normalised(value))
-
-    def normalised(self, value: Tensor) -> Tensor:
-        """Returns in standard deviations, not clamped."""
-        return (value - self.scale.mean.to(value.dtype)) / self.scale.std.to(value.dtype)
+        return Targets(standardised(advantage, trial.valid), self.scale(value))
 
     def update(self, trial: Sequence, targets: Targets, judge: Judge, rng: Generator) -> dict[str, float]:
         """`epochs` passes over the meta-batch in minibatches of whole trials."""
@@ -128,15 +123,11 @@ class Ppo(nn.Module):
         """The gradients of a minibatch, and its losses; its learners are shared among the cores."""
         steps = trial.valid[:, part].sum()
 
-        def one(columns: Tensor) -> tuple[list[Tensor], Tensor]:
-            with torch.enable_grad():
-                total, losses = self.loss(trial, targets, judge, columns)
-                found = torch.autograd.grad(total / steps, self.parameters_)
-            return [*found], losses.detach() / steps
+        def mean(columns: Tensor) -> tuple[Tensor, Tensor]:
+            total, losses = self.loss(trial, targets, judge, columns)
+            return total / steps, losses / steps
 
-        shares = device.map_tasks(one, list(part.tensor_split(device.shares(len(part), part.device))))
-        gradients = [torch.stack(each).sum(0) for each in zip(*(g for g, _ in shares), strict=True)]
-        return gradients, torch.stack([losses for _, losses in shares]).sum(0)
+        return shared_gradients(mean, self.parameters_, part)
 
     def loss(self, trial: Sequence, targets: Targets, judge: Judge, part: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_b -min(ϱ A, clip(ϱ) A) + ½ c_v (V - R)² - c_e H over played steps with ϱ = π / π_old."""

@@ -258,6 +258,17 @@ def test_the_step_is_the_same_for_any_number_of_threads(monkeypatch: pytest.Monk
     assert torch.equal(*results)
 
 
+def test_annealed_steps_become_shorter_and_cease() -> None:
+    agent = agent_of(anneal=2)
+    trial, lengths = trial_of(agent), []
+    for _ in range(3):
+        before = agent.meta_parameters
+        metrics = agent.meta_update(trial)
+        lengths.append((agent.meta_parameters - before).norm().item())
+        assert metrics["kl"] <= agent.config.max_kl
+    assert lengths[0] > 1.2 * lengths[1] > 0 == lengths[2]
+
+
 def test_a_thinned_curvature_changes_the_direction_and_not_the_gradient() -> None:
     exact, thinned = agent_of(), agent_of(curvature_fraction=0.5)
     trial = trial_of(exact)

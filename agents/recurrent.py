@@ -1,0 +1,129 @@
+"""What recurrent agents share: how they read a step, and a memory that lives through all of a trial."""
+
+from collections.abc import Sequence as Several
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from metarl import (
+    Act,
+    ConfigError,
+    Head,
+    Judgement,
+    MemoryKind,
+    MemoryState,
+    Normaliser,
+    Ppo,
+    Rollout,
+    Sequence,
+    Step,
+    linear,
+    make_memory,
+    perceptron,
+)
+
+LIMIT = 10.0  # standard deviations beyond which an input tells no more
+
+
+class Belief(NamedTuple):
+    """What is known of each task: the memory, and whether a new episode begins."""
+
+    memory: MemoryState  # [N, E, ...] each
+    fresh: bool
+
+
+class Recurrent(nn.Module):
+    """An actor-critic with a memory; what of it the policy reads, `judgement` of a subclass says."""
+
+    unit = "episodes"  # what its reports count: there is nothing else between two rounds
+    learner: Ppo
+
+    def __init__(
+        self,
+        observation_space: gym.spaces.Box,
+        action_space: Any,
+        rng: Generator,
+        memory: MemoryKind,
+        hidden: int,
+    ) -> None:
+        super().__init__()
+        self.rng = rng
+        self.actions = int(action_space.n) if isinstance(action_space, gym.spaces.Discrete) else 0
+        self.observed = int(observation_space.shape[0])
+        self.acted = self.actions or int(action_space.shape[0])  # features of an action
+        self.width = self.observed + self.acted + 2  # of the inputs
+        self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
+        self.memory = make_memory(memory, self.width, hidden, rng)
+
+    def make_actor_critic(
+        self, features: int, layers: tuple[int, ...], action_space: Any, initial_std: float
+    ) -> None:
+        """Policy and critic, apart from each other, that both read so many features."""
+        self.actor = perceptron(features, layers, self.rng)
+        self.critic = perceptron(features, layers, self.rng)
+        width = layers[-1] if layers else features
+        self.head = Head(width, action_space, self.rng, initial_std)
+        self.value = linear(width, 1, self.rng, gain=1.0)
+
+    def actor_critic(self, features: Tensor) -> Judgement:
+        """Policy and value from what they read, [..., F]."""
+        return Judgement(self.head(self.actor(features)), self.value(self.critic(features)).squeeze(-1))
+
+    def judgement(self, features: Tensor, x: Tensor) -> Judgement:
+        """Policy and value from the memory's features [..., H] and the present input [..., I]."""
+        raise NotImplementedError
+
+    # --- the agent's side of a trial
+
+    def check_rounds(self, rounds: Several[int]) -> None:
+        """A memory is an episode's own: every round needs as many."""
+        if len({*rounds}) > 1:
+            raise ConfigError(f"rounds is {[*rounds]}; allowed: the same number in each, as memories live on")
+
+    def begin(self, tasks: int, episodes: int) -> Belief:
+        """An empty memory for each of N E learners."""
+        state = self.memory.begin(tasks * episodes)
+        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), True)
+
+    def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
+        """Take the step in, then act; an episode that is over moves no memory."""
+        batch = step.reward.shape
+        state = tuple(x.flatten(0, 1) for x in belief.memory)
+        moves = torch.ones_like(step.done, dtype=torch.bool) if belief.fresh else step.done == 0
+        x = self.inputs(*step).flatten(0, 1)
+        features, state = self.memory.step(x, state, moves.flatten())
+        policy, value = self.judgement(features.unflatten(0, batch), x.unflatten(0, batch))
+        action = policy.sample(self.rng) if explore else policy.mode
+        act = Act(action, policy.log_prob(action), self.learner.scale.inverse(value))
+        return act, Belief(tuple(x.unflatten(0, batch) for x in state), False)
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Nothing is learned between episodes but that another one begins."""
+        return belief._replace(fresh=True)
+
+    # --- what is read of a step
+
+    def inputs(self, obs: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
+        """(s_t, r_{t-1}, a_{t-1}, d_{t-1}), [..., I]: all that is new at a step, standardised."""
+        return torch.cat([self.standard(obs, reward), self.encoded(action), done.unsqueeze(-1)], -1)
+
+    def sequence_inputs(self, steps: Sequence) -> Tensor:
+        """The inputs of whole trials, [L, B, I]."""
+        return self.inputs(steps.obs, steps.last_action, steps.last_reward, steps.done)
+
+    def standard(self, obs: Tensor, reward: Tensor) -> Tensor:
+        """Observation and reward by their running mean and standard deviation, [..., O + 1]."""
+        standard: Tensor = self.normaliser(torch.cat([obs, reward.unsqueeze(-1)], -1))
+        return standard.clamp(-LIMIT, LIMIT)
+
+    def encoded(self, action: Tensor) -> Tensor:
+        """Actions as features, [..., A]: those of a Discrete space one-hot."""
+        return F.one_hot(action, self.actions).to(torch.get_default_dtype()) if self.actions else action
+
+    def count(self, steps: Sequence) -> None:
+        """Bring the running statistics up to date with what was played."""
+        seen = torch.cat([steps.obs, steps.reward.unsqueeze(-1)], -1)
+        self.normaliser.update(seen[steps.valid])
