@@ -59,9 +59,9 @@ def beliefs(m: Material) -> str:
         "beliefs",
         "What it believes",
         f"The posterior over the task's embedding while the agent plays {plural(len(names), 'test task')}: "
-        "its mean (line) and standard deviation (band) in each dimension, and its mean width. It starts at "
-        "the prior, 0 and 1; where the agent has learned to tell tasks apart, the lines part as it sees more, "
-        "and the width falls. Dotted lines are the starts of episodes.",
+        "its mean (line) and standard deviation (band) in each dimension, and its mean width. It starts near "
+        "the prior, 0 and 1; where the agent has learned to tell tasks apart, the lines part as it sees "
+        "more, and the width falls. Dotted lines are the starts of episodes.",
         svg("beliefs", WIDTH, 430, draw),
     )
 
