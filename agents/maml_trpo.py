@@ -31,6 +31,7 @@ from metarl import (
     line_search,
     linear_baseline,
     normalised,
+    remaining,
 )
 
 
@@ -180,9 +181,7 @@ class MamlTrpo(nn.Module):
     @property
     def radius(self) -> float:
         """The largest divergence now: a step's length is its root."""
-        c = self.config
-        left = max(0.0, 1 - self.updates.item() / c.anneal) if c.anneal else 1.0
-        return c.max_kl * left**2
+        return self.config.max_kl * remaining(self.updates, self.config.anneal) ** 2
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """A_t of a round, [T, N, E], over each task's own baseline, normalised within the task."""

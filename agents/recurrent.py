@@ -1,14 +1,18 @@
 """What recurrent agents share: how they read a step, and a memory that lives through all of a trial."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence as Several
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
+from pydantic import PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from metarl import (
+    STRICT,
     Act,
     ConfigError,
     Head,
@@ -17,6 +21,7 @@ from metarl import (
     MemoryState,
     Normaliser,
     Ppo,
+    PpoConfig,
     Rollout,
     Sequence,
     Step,
@@ -35,7 +40,21 @@ class Belief(NamedTuple):
     fresh: bool
 
 
-class Recurrent(nn.Module):
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class RecurrentConfig(PpoConfig):
+    """Settings that recurrent agents share."""
+
+    memory: MemoryKind = "gru"
+    """What remembers: gru, lstm or transformer."""
+    hidden: PositiveInt = 128
+    """Width of the memory."""
+    initial_std: PositiveFloat = 1.0
+    """Standard deviation of the untrained policy, where actions are continuous."""
+    normalise: bool = True
+    """Standardise observations, rewards and, where an agent has them, beliefs by running statistics."""
+
+
+class Recurrent(nn.Module, ABC):
     """An actor-critic with a memory; what of it the policy reads, `judgement` of a subclass says."""
 
     unit = "episodes"  # what its reports count: there is nothing else between two rounds
@@ -46,8 +65,7 @@ class Recurrent(nn.Module):
         observation_space: gym.spaces.Box,
         action_space: Any,
         rng: Generator,
-        memory: MemoryKind,
-        hidden: int,
+        config: RecurrentConfig,
     ) -> None:
         super().__init__()
         self.rng = rng
@@ -56,7 +74,7 @@ class Recurrent(nn.Module):
         self.acted = self.actions or int(action_space.shape[0])  # features of an action
         self.width = self.observed + self.acted + 2  # of the inputs
         self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
-        self.memory = make_memory(memory, self.width, hidden, rng)
+        self.memory = make_memory(config.memory, self.width, config.hidden, rng)
 
     def make_actor_critic(
         self, features: int, layers: tuple[int, ...], action_space: Any, initial_std: float
@@ -72,9 +90,9 @@ class Recurrent(nn.Module):
         """Policy and value from what they read, [..., F]."""
         return Judgement(self.head(self.actor(features)), self.value(self.critic(features)).squeeze(-1))
 
+    @abstractmethod
     def judgement(self, features: Tensor, x: Tensor) -> Judgement:
         """Policy and value from the memory's features [..., H] and the present input [..., I]."""
-        raise NotImplementedError
 
     # --- the agent's side of a trial
 

@@ -9,34 +9,26 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from metarl import STRICT, ConfigError, Judgement, MemoryKind, Ppo, Sequence, Trial, Trpo, TrpoConfig, unroll
+from metarl import STRICT, ConfigError, Judgement, Ppo, Sequence, Trial, Trpo, TrpoConfig, unroll
 
-from .recurrent import Recurrent
+from .recurrent import Recurrent, RecurrentConfig
 
 
 class Rl2(Recurrent):
     """A recurrent actor-critic whose memory is carried across the episodes of a trial."""
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
-    class Config(TrpoConfig):
+    class Config(RecurrentConfig, TrpoConfig):
         """Settings; those of the update are PPO's or TRPO's."""
 
         update: Literal["ppo", "trpo"] = "ppo"
         """What trains it: ppo, or the original's trpo."""
-        memory: MemoryKind = "gru"
-        """What remembers: gru, lstm or transformer."""
-        hidden: PositiveInt = 128
-        """Width of the memory."""
         layers: tuple[PositiveInt, ...] = ()
         """Widths of the layers between memory and policy, and as many for the critic."""
-        initial_std: PositiveFloat = 1.0
-        """Standard deviation of the untrained policy, where actions are continuous."""
-        normalise: bool = True
-        """Standardise observations and rewards by running statistics."""
 
     def __init__(
         self,
@@ -46,7 +38,7 @@ class Rl2(Recurrent):
         config: Config | None = None,
     ) -> None:
         c = config or self.Config()
-        super().__init__(observation_space, action_space, rng, c.memory, c.hidden)
+        super().__init__(observation_space, action_space, rng, c)
         self.config = c
         # the policy also sees the present input as it is: the memory need not carry it
         self.make_actor_critic(c.hidden + self.width, c.layers, action_space, c.initial_std)

@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
@@ -19,17 +19,15 @@ from metarl import (
     STRICT,
     Adam,
     Judgement,
-    MemoryKind,
     Normaliser,
     Ppo,
-    PpoConfig,
     Sequence,
     Trial,
     shared_gradients,
     unroll,
 )
 
-from .recurrent import LIMIT, Recurrent
+from .recurrent import LIMIT, Recurrent, RecurrentConfig
 from .task_vae import TaskVae, TaskVaeConfig
 
 
@@ -37,19 +35,11 @@ class Varibad(Recurrent):
     """An actor-critic on the state and a belief about the task, whose memory an autoencoder trains."""
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
-    class Config(TaskVaeConfig, PpoConfig):
+    class Config(TaskVaeConfig, RecurrentConfig):
         """Settings; those of the policy's update are PPO's."""
 
-        memory: MemoryKind = "gru"
-        """What the encoder is: gru, lstm or transformer."""
-        hidden: PositiveInt = 128
-        """Width of the encoder."""
         layers: tuple[PositiveInt, ...] = (128, 128)
         """Widths of the policy's layers, and as many for the critic."""
-        initial_std: PositiveFloat = 1.0
-        """Standard deviation of the untrained policy, where actions are continuous."""
-        normalise: bool = True
-        """Standardise observations, rewards and beliefs by running statistics."""
 
     def __init__(
         self,
@@ -59,7 +49,7 @@ class Varibad(Recurrent):
         config: Config | None = None,
     ) -> None:
         c = config or self.Config()
-        super().__init__(observation_space, action_space, rng, c.memory, c.hidden)
+        super().__init__(observation_space, action_space, rng, c)
         self.config = c
         self.make_actor_critic(self.observed + 2 * c.latent_dim, c.layers, action_space, c.initial_std)
         policy = self.actor, self.critic, self.head, self.value

@@ -12,7 +12,7 @@ from .memory import Kind as MemoryKind
 from .memory import Memory, make_memory
 from .memory import State as MemoryState
 from .normaliser import Normaliser
-from .optimizer import Adam, shared_gradients
+from .optimizer import Adam, remaining, shared_gradients
 from .policy import Batch, Derivatives, Policy
 from .ppo import Judgement, Ppo, PpoConfig
 from .returns import discounted_return, gae, linear_baseline, normalised
@@ -102,6 +102,7 @@ __all__ = [
     "opening",
     "perceptron",
     "read_yaml",
+    "remaining",
     "run_trial",
     "shared_gradients",
     "statistics",

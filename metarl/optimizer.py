@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from . import device
 
 
+def remaining(updates: Tensor, anneal: int | None) -> float:
+    """What falls linearly from 1 to 0 over `anneal` updates; none: it stays 1."""
+    return max(0.0, 1 - updates.item() / anneal) if anneal else 1.0
+
+
 class Adam(nn.Module):
     """torch.optim.Adam (Kingma and Ba 2015) with clipped gradients; its moments are buffers."""
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from .distributions import Distribution
 from .normaliser import Normaliser
-from .optimizer import Adam, shared_gradients
+from .optimizer import Adam, remaining, shared_gradients
 from .returns import gae
 from .sequence import Sequence
 from .settings import STRICT
@@ -91,9 +91,7 @@ class Ppo(nn.Module):
     @property
     def learning_rate(self) -> float:
         """The present step size."""
-        c = self.config
-        left = 1 - self.updates.item() / c.anneal if c.anneal else 1.0
-        return c.learning_rate * max(0.0, left)
+        return self.config.learning_rate * remaining(self.updates, self.config.anneal)
 
     def targets(self, trial: Sequence) -> Targets:
         """Advantages and values of a meta-batch; the returns' scale is brought up to date first."""
