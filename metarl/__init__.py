@@ -7,7 +7,7 @@ from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
 from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
 from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
-from .loop import closing, collect, milestones, opening, run_trial, train
+from .loop import collect, milestones, opening, run_trial, train
 from .memory import Kind as MemoryKind
 from .memory import Memory, make_memory
 from .memory import State as MemoryState
@@ -83,7 +83,6 @@ __all__ = [
     "Trpo",
     "TrpoConfig",
     "checked",
-    "closing",
     "collect",
     "conjugate_gradient",
     "device",
