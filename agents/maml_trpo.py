@@ -75,12 +75,12 @@ class MamlTrpo(nn.Module):
         """Discount."""
         gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
         """Decay of generalised advantage estimation."""
+        outer_gae_lambda: Annotated[float, Field(ge=0, le=1)] | None = None
+        """The same for the last round, which only the meta-update reads; none: as in all others."""
         max_kl: PositiveFloat = 0.01
         """Size of the trust region."""
         anneal: PositiveInt | None = None
         """Meta-updates over which the length of a step falls linearly to 0; none: it stays."""
-        anchor: NonNegativeFloat = 0.0
-        """Weight in the curvature of the policy before adaptation (ProMP, 2019): else it may jump."""
         cg_iterations: PositiveInt = 10
         """Conjugate gradient iterations."""
         damping: NonNegativeFloat = 1e-5
@@ -140,7 +140,7 @@ class MamlTrpo(nn.Module):
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """φ ← φ - α ∇L(φ): one policy-gradient step on each task's own round."""
         step = self.inner_steps(belief.steps + 1)[-1]
-        batch = self.batch(rollout, self.advantages(rollout), belief.steps)
+        batch = self.batch(rollout, self.advantages(rollout, self.config.gae_lambda), belief.steps)
         loops = inner_loops(self.policy, belief.params, self.alpha, [step], [batch])
         return Belief(torch.cat([loop.phi[-1] for loop in loops]), belief.steps + 1)
 
@@ -150,7 +150,7 @@ class MamlTrpo(nn.Module):
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """One trust-region step on the meta-parameters."""
         c, meta = self.config, self.meta_parameters
-        played = [(rollout, self.advantages(rollout), k) for k, rollout in enumerate(trial.rounds)]
+        played = self.judged(trial)
         batches = [self.batch(*r) for r in played]
         now = self.objective(meta, batches)
         gradient, old = now.gradient(), now.policies()
@@ -183,12 +183,20 @@ class MamlTrpo(nn.Module):
         """The largest divergence now: a step's length is its root."""
         return self.config.max_kl * remaining(self.updates, self.config.anneal) ** 2
 
-    def advantages(self, rollout: Rollout) -> Tensor:
+    def judged(self, trial: Trial) -> list[tuple[Rollout, Tensor, int]]:
+        """Each round with its advantages, and its number; the last is the meta-update's alone."""
+        c, last = self.config, len(trial.rounds) - 1
+        outer = c.gae_lambda if c.outer_gae_lambda is None else c.outer_gae_lambda
+        decays = [c.gae_lambda] * last + [outer]
+        pairs = enumerate(zip(trial.rounds, decays, strict=True))
+        return [(rollout, self.advantages(rollout, decay), k) for k, (rollout, decay) in pairs]
+
+    def advantages(self, rollout: Rollout, decay: float) -> Tensor:
         """A_t of a round, [T, N, E], over each task's own baseline, normalised within the task."""
         c = self.config
         value = linear_baseline(rollout, c.gamma)
         end = torch.zeros_like(value[0])  # the horizon is an end: the baseline knows the time
-        advantage = gae(rollout.reward, value, end, rollout.terminated, c.gamma, c.gae_lambda)
+        advantage = gae(rollout.reward, value, end, rollout.terminated, c.gamma, decay)
         return normalised(advantage, rollout.valid)
 
     def batch(self, rollout: Rollout, advantage: Tensor, k: int, every: int = 1) -> Batch:
@@ -200,7 +208,7 @@ class MamlTrpo(nn.Module):
         c, steps = self.config, len(batches) - 1
         credit = c.credit or [0.0] * (steps - 1) + [1.0]
         shares = [weight / sum(credit) for weight in credit]
-        how = self.inner_steps(steps), batches, shares, self.widening, c.first_order, c.anchor
+        how = self.inner_steps(steps), batches, shares, self.widening, c.first_order
         return MetaObjective(self.policy, meta, self.alpha, *how)
 
     def inner_steps(self, steps: int) -> list[InnerStep]:

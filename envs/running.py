@@ -82,11 +82,17 @@ class Direction(Onwards):
         return {"test": both, "ood": both} | ({"train": both} if self.pooled else {})
 
     def sample_tasks(self, n: int | None, split: Split, rng: Generator) -> Tasks:
-        """The two tasks or, in training where they are not pooled, a coin toss for each."""
+        """The two tasks or, in training where they are not pooled, n in random order: half of them each.
+
+        Tosses of a coin would make most meta-batches favour one, which an update then learns at the
+        other's cost. Of an odd number, a coin decides which task is one more.
+        """
         drawn = from_splits(self.pools, self.task_space, n, split, rng)
         if split in self.pools:
             return drawn
-        return drawn._replace(params=torch.where(drawn.params < 0, -1.0, 1.0).to(drawn.params))
+        rank = drawn.params.argsort(0).argsort(0)  # of uniform numbers: a random order
+        coin = torch.randint(2, (), generator=rng, device=rank.device)
+        return drawn._replace(params=torch.where((rank + coin) % 2 == 0, -1.0, 1.0).to(drawn.params))
 
     def speed(self) -> Tensor:
         """Forwards or backwards, [N, E]."""

@@ -19,7 +19,7 @@ from . import curves, figures
 from .cli import OK, Parser, guarded
 from .config import build, to_tree
 from .figures import number
-from .solvers import best, shares
+from .solvers import shares
 from .study import RESULTS
 
 Study = Mapping[str, Any]
@@ -153,19 +153,30 @@ def overview(studies: Mapping[str, Study]) -> str:
 
 
 def overview_of_long(studies: Mapping[str, Study]) -> str:
-    """The table of all studies of many rounds, with their totals, one row each."""
-    head = ["study", "agent", "family", "seeds", "rounds", "total", "best solver", "agent / best solver"]
-    head += ["last round", "last, memory wiped", "floor", "oracle", "env steps", "minutes"]
-    lines = []
+    """The studies of many rounds: for each set of solvers a table of totals, as in Duan et al. 2016."""
+    groups = dict[tuple[str, ...], dict[str, Study]]()
     for name, s in studies.items():
-        rounds, solver = len(s["rounds"]), best(s["solvers"]) if s["solvers"] else ""
-        theirs = f"{solver}: {number(s['solvers'][solver]['total']['mean'])}" if solver else ""
-        share = shares(s)[-1] if solver else ""
-        last = number(s["rounds"][-1]["mean"]), number(s["controls"]["wiped"]["mean"])
+        groups.setdefault(tuple(s["solvers"]), {})[name] = s
+    return "\n".join(beside_solvers(solvers, group) for solvers, group in groups.items())
+
+
+def beside_solvers(solvers: Sequence[str], studies: Mapping[str, Study]) -> str:
+    """The totals of each study's agent and of its solvers, one row each, the shorter first."""
+    head = ["study", "agent", "family", "seeds", "rounds", *solvers, "total"]
+    head += [*(["agent / best solver"] if solvers else []), "floor", "oracle", "env steps", "minutes"]
+    lines = []
+    for name, s in sorted(studies.items(), key=lambda item: size_of(item[1])):
+        rounds, share = len(s["rounds"]), shares(s)[-1:] if solvers else []
+        theirs = [number(s["solvers"][solver]["total"]["mean"]) for solver in solvers]
         bounds = number(rounds * s["floor"]), number(rounds * s["oracle"])
-        total = with_interval(s["total"]), theirs, share
-        lines.append([*study_cells(name, s), str(rounds), *total, *last, *bounds, *costs(s)])
+        total = with_interval(s["total"]), *share
+        lines.append([*study_cells(name, s), str(rounds), *theirs, *total, *bounds, *costs(s)])
     return table(head, lines)
+
+
+def size_of(study: Study) -> tuple[int, int, str]:
+    """By which studies are in order: rounds, then the number in the family's name."""
+    return len(study["rounds"]), len(study["family"]), study["family"]
 
 
 def study_cells(name: str, study: Study) -> list[str]:

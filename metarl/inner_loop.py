@@ -97,9 +97,8 @@ class MetaObjective:
     """Σ_k credit_k mean_i L_k(φ_ik): the loss after each adaptation step k = 1, 2, ..., over tasks i.
 
     `meta` is θ [P] or, where α is learned, (θ, α) [2 P]; φ_0 = θ + widening. `batches` are one a round,
-    `credit` one number a round after the first; `anchor` weighs the curvature of the first round's policy.
-    Tasks are computed in chunks that fit the cache, by a small pool of threads; the result does not depend
-    on their number.
+    `credit` one number a round after the first. Tasks are computed in chunks that fit the cache, by a
+    small pool of threads; the result does not depend on their number.
     """
 
     def __init__(
@@ -112,9 +111,8 @@ class MetaObjective:
         credit: Sequence[float],
         widening: Tensor | float = 0.0,
         first_order: bool = False,
-        anchor: float = 0.0,
     ) -> None:
-        self.policy, self.credit, self.anchor = policy, credit, anchor
+        self.policy, self.credit = policy, credit
         self.learned = len(meta) > policy.size
         theta, alpha = meta[: policy.size], meta[policy.size :] if self.learned else alpha
         loops = inner_loops(policy, theta + widening, alpha, steps, batches[:-1], first_order)
@@ -152,7 +150,6 @@ class MetaObjective:
         """Σ_k credit_k mean_i J_ik' F_ik J_ik v: the Hessian-vector product of the KL of adapted policies.
 
         It is exact: at the old parameters the KL's gradient in φ is zero, so J's own derivative drops out.
-        With an anchor there is the policy before adaptation, too: + anchor mean_i F_i0 v.
         """
         d_theta, d_alpha = v[: self.policy.size], v[self.policy.size :]
         d_alpha = d_alpha if self.learned else torch.zeros_like(v[:1])
@@ -161,10 +158,7 @@ class MetaObjective:
             chunk, losses = pair
             u = chunk.loop.pushforward(d_theta, d_alpha)
             triples = zip(self.credit, losses, u, strict=True)
-            back, d = chunk.loop.pullback([c * loss.fisher(x) if c else x * 0 for c, loss, x in triples])
-            if self.anchor:
-                back = back + self.anchor * chunk.loop.losses[0].fisher(d_theta.expand_as(back))
-            return back, d
+            return chunk.loop.pullback([c * loss.fisher(x) if c else x * 0 for c, loss, x in triples])
 
         return self._mean(device.map_tasks(one, list(zip(self.chunks, self._losses, strict=True))))
 

@@ -202,9 +202,15 @@ def test_the_two_directions_are_opposite_and_no_other_is_accepted() -> None:
         assert family.sample_tasks(None, "test", generator(0)).params.tolist() == [[-1.0], [1.0]]
         with pytest.raises(TaskError, match=r"direction is 0\.5; allowed: -1 or 1"):
             named_tasks(family, [{"direction": 0.5}])
-    coin = make("half-cheetah-dir/maml2017").sample_tasks(1000, "train", generator(0)).params
-    assert set(coin.flatten().tolist()) == {-1.0, 1.0}
-    assert 0.45 < (coin > 0).double().mean() < 0.55
+
+
+@pytest.mark.parametrize("n", [1, 2, 19, 20])
+def test_a_meta_batch_goes_both_ways_equally_often_and_in_random_order(n: int) -> None:
+    family, rng = make("half-cheetah-dir/maml2017"), generator(0)
+    drawn = torch.cat([family.sample_tasks(n, "train", rng).params for _ in range(1000)], 1)  # [n, 1000]
+    assert set(drawn.flatten().tolist()) == {-1.0, 1.0}
+    assert (drawn.sum(0).abs() == n % 2).all()
+    assert drawn.mean(1).abs().max() < 0.15  # each place is a fair coin: 0.03 is a standard deviation
 
 
 def test_headings_that_lie_half_a_turn_apart_earn_the_opposite_for_the_same_motion() -> None:

@@ -65,7 +65,7 @@ def prepared(name: str) -> tuple[MamlTrpo, Trial, list[Batch]]:
 
 
 def batches_of(agent: MamlTrpo, trial: Trial) -> list[Batch]:
-    return [agent.batch(r, agent.advantages(r), k) for k, r in enumerate(trial.rounds)]
+    return [agent.batch(*round) for round in agent.judged(trial)]
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
@@ -223,7 +223,7 @@ def test_adaptation_is_a_gradient_step_and_does_not_depend_on_the_other_tasks() 
     together = agent.adapt(agent.begin(3, 3), rollout)
     alone = agent.adapt(agent.begin(1, 3), Rollout(*(x[:, 1:2] for x in rollout)))
     assert torch.allclose(together.params[1], alone.params[0], rtol=1e-12)
-    batch = agent.batch(rollout, agent.advantages(rollout), 0)
+    batch = agent.batch(rollout, agent.advantages(rollout, agent.config.gae_lambda), 0)
 
     def loss(params: Tensor, b: Batch) -> Tensor:
         return -(b.weight * b.advantage * agent.policy.single(params, b.obs).log_prob(b.action)).sum()
@@ -307,7 +307,7 @@ def test_noise_is_wider_only_before_the_first_adaptation() -> None:
     explores = agent.policy.batched(before.params, rollout.obs[0]).log_std.exp()
     assert torch.allclose(explores, 3 * agent.policy.log_std.exp())
     after = agent.adapt(before, rollout)
-    batch = agent.batch(rollout, agent.advantages(rollout), 0)
+    batch = agent.batch(rollout, agent.advantages(rollout, agent.config.gae_lambda), 0)
     step = agent.policy.derivatives(before.params, batch).gradient()
     assert torch.allclose(after.params, agent.policy.flat - 0.3 * step)
 
@@ -317,7 +317,7 @@ def test_only_the_first_adaptation_learns_from_wrong_predictions_of_the_reward()
     agent = agent_of(reward_prediction=0.7, later_lr=0.3)
     rollout = trial_of(agent).rounds[0]
     before = agent.begin(3, 3)
-    batch = agent.batch(rollout, agent.advantages(rollout), 0)
+    batch = agent.batch(rollout, agent.advantages(rollout, agent.config.gae_lambda), 0)
 
     def wrong(params: Tensor, b: Batch) -> Tensor:
         return 0.35 * (b.weight * (agent.policy.single(params, b.obs).reward[:, 0] - b.reward).square()).sum()
@@ -344,16 +344,16 @@ def test_tasks_whose_rewards_differ_by_a_constant_are_told_apart_by_predicted_re
 
 
 @torch.no_grad()
-def test_an_anchor_adds_the_curvature_of_the_policy_before_adaptation() -> None:
-    agent, _, batches = prepared("two steps, rewards predicted")
-    anchored = agent_of(anchor=0.5, **SETTINGS["two steps, rewards predicted"])
-    meta = agent.meta_parameters
-    v = torch.randn(len(meta), generator=metarl.generator(1))
-    plain, more = (a.objective(meta, batches) for a in (agent, anchored))
-    before = agent.policy.derivatives((meta + agent.widening).expand(3, -1), batches[0])
-    wanted = plain.fisher(v) + 0.5 * before.fisher(v.expand(3, -1)).mean(0)
-    assert relative_error(more.fisher(v), wanted) <= 1e-12
-    assert torch.equal(more.gradient(), plain.gradient())
+def test_the_last_round_alone_is_judged_by_the_outer_decay() -> None:
+    agents = [agent_of(gae_lambda=a, outer_gae_lambda=b) for a, b in ((0.9, 0.4), (0.9, None), (0.4, None))]
+    agent, trial = agents[0], trial_of(agents[0], (3, 3, 3))
+    for (_, found, _), r, decay in zip(agent.judged(trial), trial.rounds, (0.9, 0.9, 0.4), strict=True):
+        assert torch.equal(found, agent.advantages(r, decay))
+        assert not torch.allclose(found, agent.advantages(r, 1.3 - decay))
+    first, second, third = (a.adapt(a.begin(3, 3), trial.rounds[0]).params for a in agents)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    assert len({a.meta_update(trial)["gradient_norm"] for a in agents}) == 3
 
 
 @torch.no_grad()

@@ -304,7 +304,7 @@ def test_long_trials_have_a_table_of_their_own(long: Path, copied: Path) -> None
     low, high = map(shown, total["ci95"])
     assert row["total"] == f"{shown(total['mean'])} [{low}, {high}]"
     assert row["rounds"] == "12"
-    assert row["best solver"] == f"solver: {shown(-total['mean'])}"
+    assert row["solver"] == shown(-total["mean"])
     assert row["agent / best solver"] == "", "there is no share of it where one of them owes"
     assert row["oracle"] == shown(12 * found["oracle"])
     assert curve[0] == ["episodes", "0", "1", "2", "5", "10", "11"]
