@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from metarl import Published
 from metarl.evaluation import CONTROLS, SHORT
+from metarl.statistics import seed_interval
 
 from .figures import BLUE, DASHED, FAR, GREEN, INK, PALE, PUBLISHED, Array, near, number
 
@@ -166,6 +167,25 @@ def learning_curves(
     panels[0].xaxis.set_major_formatter(EngFormatter())
     panels[0].set_ylabel(f"{what} in training tasks")
     panels[1].legend(frameon=False, loc="lower right")
+
+
+def learning_of_seeds(figure: Figure, found: Mapping[str, Any]) -> None:
+    """A study's training returns: each seed against steps, their mean and its 95 % interval, and minutes."""
+    against_steps, against_time = figure.subplots(1, 2, sharey=True)
+    returns, steps = np.array(found["returns"]), np.array(found["env_steps"])  # [S, P]
+    if len(returns) > 1:
+        low, high = returns.min(), returns.max()
+        margin = 0.15 * (high - low)  # the interval of seeds that do not agree yet may be far wider
+        against_steps.set_ylim(low - margin, high + margin)
+        band = np.transpose([seed_interval(y[:, None]) for y in returns.T])
+        against_steps.fill_between(steps.mean(0), *band, color=BLUE, alpha=0.15, lw=0)
+    against_steps.plot(steps.mean(0), returns.mean(0), color=BLUE, lw=2.2)
+    for x, seconds, y in zip(steps, np.array(found["seconds"]), returns, strict=True):
+        against_steps.plot(x, y, color=BLUE, lw=0.7, alpha=0.6)
+        against_time.plot(seconds / 60, y, color=BLUE, lw=0.9)  # no mean: machines are not always as free
+    against_steps.set(xlabel="environment steps", ylabel=f"{found['what']}, training tasks", xlim=(0, None))
+    against_steps.xaxis.set_major_formatter(EngFormatter())
+    against_time.set(xlabel="minutes of training", xlim=(0, None))
 
 
 def smoothed_line(axes: Axes, x: Array, y: Array, colour: Any, label: str | None = None) -> None:

@@ -7,22 +7,18 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from metarl import Published
 from metarl.checkpoint import write_atomically
-from metarl.envs import FAMILIES, make, tasks_of
+from metarl.envs import FAMILIES, make
 from metarl.evaluation import CONTROLS, SHORT, shown
 
-from . import curves, figures
+from . import pictures
 from .cli import OK, Parser, guarded
 from .config import build, to_tree
 from .figures import number
+from .pictures import Study, seeds
 from .solvers import shares
 from .study import RESULTS
 
-Study = Mapping[str, Any]
 HOW_TO_READ = """\
 # Results
 
@@ -76,11 +72,8 @@ def write_results(folder: Path) -> Path:
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
     }
     for name, study in studies.items():
-        write_atomically(folder / f"{name}.svg", picture(name, study) + "\n")
-        if "per_task" in study:
-            write_atomically(folder / f"{name}_by_task.svg", by_task(name, study) + "\n")
-        if study.get("solvers"):
-            write_atomically(folder / f"{name}_solvers.svg", beside(name, study) + "\n")
+        for file, drawn in pictures.of(name, study).items():
+            write_atomically(folder / f"{file}.svg", drawn + "\n")
     short = {name: study for name, study in studies.items() if not is_long(study)}
     long = {name: study for name, study in studies.items() if is_long(study)}
     parts = [HOW_TO_READ, overview(short) if short else "", overview_of_long(long) if long else ""]
@@ -89,47 +82,6 @@ def write_results(folder: Path) -> Path:
     page = folder.parent / "RESULTS.md"
     write_atomically(page, "\n".join(parts))
     return page
-
-
-def picture(name: str, study: Study) -> str:
-    """The adaptation curve over seeds, each seed a small circle, beside the published one."""
-    published = [Published(**study["published"])] if study["published"] else []
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        curves.adaptation_curve(axes, study, published, study["agent"])
-        axes.set_title(f"{study['agent']} on {study['family']}, {seeds(study)}")
-
-    return figures.svg(name, 640, 380, draw)
-
-
-def beside(name: str, study: Study) -> str:
-    """The agent's mean return of each round with those of the solvers."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        curves.solver_curves(axes, study, study["agent"])
-        axes.set_title(f"{study['agent']} on {study['family']}, mean of {seeds(study)}")
-
-    return figures.svg(f"{name}_solvers", 760, 380, draw)
-
-
-def by_task(name: str, study: Study) -> str:
-    """Each task's return against its one parameter, in and beyond the trained range, with the bounds."""
-    family = make(study["settings"]["family"])
-    (space,), both = family.task_space, (study, study["ood"])
-    values = np.concatenate([found["params"] for found in both])
-    scores = np.concatenate([found["per_task"] for found in both], 1)
-    along = np.linspace(space.low, space.high, 201)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        floor, oracle = (b.cpu().numpy() for b in family.bounds(tasks_of(family, along[:, None])))
-        bounds, unit = (floor, oracle), study.get("unit", "adaptations")
-        figures.return_by_parameter(axes, space, values, scores, along, bounds, unit)
-        axes.set_title(f"{study['agent']} on {study['family']}, mean of {seeds(study)}")
-
-    return figures.svg(f"{name}_by_task", 760, 360, draw)
 
 
 def is_long(study: Study) -> bool:
@@ -197,6 +149,7 @@ def detail(name: str, study: Study, folder: str) -> str:
         f"{study['experiment']}\n",
         f"![Return of each round, {seeds(study)}]({folder}/{name}.svg)\n",
         f"![Return by task]({folder}/{name}_by_task.svg)\n" if "per_task" in study else "",
+        f"![Training returns]({folder}/{name}_learning.svg)\n" if "learning" in study else "",
         table([unit, *map(str, shown(len(study["rounds"])))], rows(study)),
         f"![Beside the solvers]({folder}/{name}_solvers.svg)\n" if study.get("solvers") else "",
         totals(study) if is_long(study) or study.get("solvers") else "",
@@ -274,12 +227,6 @@ def with_interval(r: Mapping[str, Any], value: str = "mean", interval: str = "ci
     """A statistic and its interval."""
     low, high = r[interval]
     return f"{number(r[value])} [{number(low)}, {number(high)}]"
-
-
-def seeds(study: Study) -> str:
-    """How many there are."""
-    count = len(study["seeds"])
-    return f"{count} seed" + "s" * (count != 1)
 
 
 def anchor(heading: str) -> str:

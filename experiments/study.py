@@ -17,10 +17,12 @@ from metarl.runs import Run
 from . import config, training
 from .cli import OK, Parser, guarded, split_settings
 from .config import Experiment
+from .progress import returns_by_round
 from .report import versions
 from .session import DETAILS
 
 FLAGS = ("--seeds", "--out", "--name", "--results", "--help")  # all others are settings of the experiment
+POINTS = 60  # of a learning curve
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -99,11 +101,30 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
         "settings": tree,
         "env_steps": [cost["env_steps"] for cost in costs],
         "seconds": [cost["seconds"] for cost in costs],
+        "learning": learning(runs),
         **scores(runs, "test"),
         "published": published[0]._asdict() if published else None,
         "ood": scores(runs, "ood"),
         "versions": versions(),
     }
+
+
+def learning(runs: Sequence[Run]) -> dict[str, Any]:
+    """How each seed learned: means over at most POINTS stretches of its training, [S, P] each.
+
+    The returns are those of trials of many rounds, all summed, or else of the last round.
+    """
+    metrics = [run.read_metrics() for run in runs]
+    total = "return_total" in metrics[0][0]
+    what = "return_total" if total else f"return_{max(returns_by_round(metrics[0][0]))}"
+    stretches = np.array_split(np.arange(len(metrics[0])), min(POINTS, len(metrics[0])))
+
+    def means(key: str, digits: int) -> list[list[float]]:
+        values = np.array([[m[key] for m in rows] for rows in metrics])
+        return np.stack([values[:, part].mean(1) for part in stretches], 1).round(digits).tolist()
+
+    told = {"env_steps": means("env_steps", 0), "seconds": means("seconds", 1), "returns": means(what, 4)}
+    return {"what": "return of a trial" if total else "return of the last round", **told}
 
 
 def scores(runs: Sequence[Run], split: str) -> dict[str, Any]:

@@ -91,6 +91,33 @@ def test_a_study_sums_up_its_runs(made: Path) -> None:
     assert {"metarl", "torch", "mujoco"} <= found["versions"].keys()
 
 
+def test_it_keeps_how_each_seed_learned_in_a_few_points(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [Run.open(made / "runs" / f"seed_{seed}") for seed in (0, 1)]
+    metrics, found = [run.read_metrics() for run in runs], result(made)["learning"]
+    assert found["what"] == "return of the last round"
+    for key, name in (("env_steps", "env_steps"), ("returns", "return_1")):
+        assert np.array(found[key]) == pytest.approx(np.array([[m[name] for m in r] for r in metrics]), 1e-4)
+    monkeypatch.setattr(study, "POINTS", 1)
+    whole = study.learning(runs)
+    assert np.array(whole["returns"]) == pytest.approx(np.mean(found["returns"], 1, keepdims=True), abs=1e-3)
+
+
+def test_how_it_was_learned_is_drawn_against_steps_and_minutes_also_of_one_seed(copied: Path) -> None:
+    page = results.write_results(copied / "results").read_text()
+    assert "](results/tiny_learning.svg)" in page
+    path = copied / "results" / "tiny_learning.svg"
+    assert {"environment steps", "minutes of training"} <= set(
+        re.findall(r">([^<]+)</text>", path.read_text())
+    )
+    alone = result(copied)
+    for key in ("env_steps", "seconds", "returns"):
+        alone["learning"][key] = alone["learning"][key][:1]
+    (copied / "results" / "tiny.json").write_text(json.dumps(alone))
+    before = path.read_text()
+    results.write_results(copied / "results")
+    assert path.read_text() != before
+
+
 def test_a_family_without_other_tasks_is_not_said_to_have_been_judged_on_unseen_ones(made: Path) -> None:
     found = result(made)
     assert "Unseen tasks: floor" in results.notes(found)
@@ -152,7 +179,7 @@ def test_an_interrupted_study_continues_to_the_same_result(copied: Path) -> None
     assert run_study(copied) == 0
     found = result(copied)
     for one in (wanted, found):
-        del one["seconds"]
+        del one["seconds"], one["learning"]["seconds"]
     assert found == wanted
     assert [m["iteration"] for m in run.read_metrics()] == [0, 1]
     assert last.exists()
@@ -246,7 +273,8 @@ def test_the_page_has_a_row_a_study(copied: Path) -> None:
 def test_every_picture_on_the_page_is_there_and_well_formed(copied: Path) -> None:
     page = results.write_results(copied / "results").read_text()
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
-    assert pictures == ["results/tiny.svg"]
+    assert pictures == ["results/tiny.svg", "results/tiny_learning.svg"]
+    ET.parse(copied / pictures[1])
     text = (copied / pictures[0]).read_text()
     words = ["".join(t.itertext()) for t in ET.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
     assert {"MAML, published", "floor", "oracle", "maml_trpo on navigation/maml2017, 2 seeds"} <= set(words)
@@ -271,6 +299,7 @@ def test_a_study_from_before_there_were_controls_is_shown(copied: Path) -> None:
     for part in (old, old["ood"]):
         for key in ("unit", "controls", "total", "totals", "solvers"):
             del part[key]
+    del old["learning"]
     (copied / "results" / "tiny.json").write_text(json.dumps(old))
     overview, detail = tables(results.write_results(copied / "results").read_text())
     assert dict(zip(overview[0], overview[2], strict=True))["last, memory wiped"] == "not played"
