@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -68,9 +69,8 @@ def _run(argv: list[str]) -> int:
 def write_results(folder: Path) -> Path:
     """Draw each study of a folder, and write the page about them all next to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    studies = {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
-    }
+    paths = sorted(folder.glob("*.json"), key=natural)
+    studies = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     for name, study in studies.items():
         for file, drawn in pictures.of(name, study).items():
             write_atomically(folder / f"{file}.svg", drawn + "\n")
@@ -82,6 +82,11 @@ def write_results(folder: Path) -> Path:
     page = folder.parent / "RESULTS.md"
     write_atomically(page, "\n".join(parts))
     return page
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """By which files are in order: the numbers in their names as numbers, n10_k5 before n10_k50."""
+    return [(int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", path.stem)]
 
 
 def is_long(study: Study) -> bool:
@@ -113,22 +118,17 @@ def overview_of_long(studies: Mapping[str, Study]) -> str:
 
 
 def beside_solvers(solvers: Sequence[str], studies: Mapping[str, Study]) -> str:
-    """The totals of each study's agent and of its solvers, one row each, the shorter first."""
+    """The totals of each study's agent and of its solvers, one row each."""
     head = ["study", "agent", "family", "seeds", "rounds", *solvers, "total"]
     head += [*(["agent / best solver"] if solvers else []), "floor", "oracle", "env steps", "minutes"]
     lines = []
-    for name, s in sorted(studies.items(), key=lambda item: size_of(item[1])):
+    for name, s in studies.items():
         rounds, share = len(s["rounds"]), shares(s)[-1:] if solvers else []
         theirs = [number(s["solvers"][solver]["total"]["mean"]) for solver in solvers]
         bounds = number(rounds * s["floor"]), number(rounds * s["oracle"])
         total = with_interval(s["total"]), *share
         lines.append([*study_cells(name, s), str(rounds), *theirs, *total, *bounds, *costs(s)])
     return table(head, lines)
-
-
-def size_of(study: Study) -> tuple[int, int, str]:
-    """By which studies are in order: rounds, then the number in the family's name."""
-    return len(study["rounds"]), len(study["family"]), study["family"]
 
 
 def study_cells(name: str, study: Study) -> list[str]:

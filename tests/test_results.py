@@ -353,6 +353,13 @@ def test_long_trials_have_a_table_of_their_own(long: Path, copied: Path) -> None
     assert ">solver</text>" in (copied / "results" / "many_solvers.svg").read_text()
 
 
+def test_studies_are_in_order_of_the_numbers_in_their_names(long: Path, copied: Path) -> None:
+    for name in ("n10_k50", "n10_k5", "n100_k5"):
+        shutil.copy(long / "results" / "tiny.json", copied / "results" / f"{name}.json")
+    _, many, *_ = tables(results.write_results(copied / "results").read_text())
+    assert [row[0].partition("]")[0][1:] for row in many[2:]] == ["n10_k5", "n10_k50", "n100_k5"]
+
+
 def test_a_long_study_keeps_seeds_of_what_is_shown_alone(long: Path) -> None:
     found = result(long)
     assert found["unit"] == "episodes"
