@@ -59,8 +59,8 @@ def beliefs(m: Material) -> str:
         "beliefs",
         "What it believes",
         f"The posterior over the task's embedding while the agent plays {plural(len(names), 'test task')}: "
-        "its mean (line) and standard deviation (band) in each dimension, and its mean width. It starts near "
-        "the prior, 0 and 1; where the agent has learned to tell tasks apart, the lines part as it sees "
+        "its mean (line) and standard deviation (band) in each dimension, and its mean width. At first it "
+        "is the same for all; where the agent has learned to tell tasks apart, the lines part as it sees "
         "more, and the width falls. Dotted lines are the starts of episodes.",
         svg("beliefs", WIDTH, 430, draw),
     )
