@@ -173,7 +173,7 @@ class HalfCheetahVelAmago2024(GoalVelocity, HalfCheetah):
 
 
 class HalfCheetahDirMaml2017(Direction, HalfCheetahOfRllab):
-    """Finn et al. 2017: HalfCheetahEnvDirec of cbfinn/maml_rl, a coin toss for each training task."""
+    """Finn et al. 2017: HalfCheetahEnvDirec of cbfinn/maml_rl; its tosses are balanced in each meta-batch."""
 
     name = "half-cheetah-dir/maml2017"
     summary = "half-cheetah forwards or backwards, 200 steps of 0.01 s, Gymnasium's XML (Finn et al. 2017)"

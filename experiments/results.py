@@ -37,11 +37,12 @@ alone the tasks are drawn anew.
 *Published* values are what the source named with each study reports on the same family under its own
 protocol: something to hold the row against, not a paired comparison. The *floor* is what doing nothing
 earns, or acting at random where there is no doing nothing; the *oracle* is a bound for all who know the task.
-*Solvers* need no training, since they are told how tasks are drawn; they play the very tasks and rounds.
+*Solvers* need no training, since they are told how tasks are drawn; they play the very tasks and rounds, and
+the *total* beside theirs is the agent's.
 *Another task's memory* and *memory wiped* are the last round played anew by an agent that remembers another
 task, or nothing: how far it falls is what its memory of the task is worth. Environment steps and minutes are
 those of a single training, the mean over seeds; minutes depend on the machine, and a study need not have had
-it for itself.
+it for itself. Pictures of training show each seed as a thin line, their mean and, shaded, its 95 % interval.
 """
 EMPTY = """
 There is no study here yet. One is made by

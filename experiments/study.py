@@ -87,7 +87,7 @@ def finished(run: Run, iterations: int) -> bool:
 
 def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str, Any]:
     """What the runs of a study have in common, their costs, and their scores over seeds and tasks."""
-    experiment, costs = experiments[0], [run.read_metrics()[-1] for run in runs]
+    experiment, metrics = experiments[0], [run.read_metrics() for run in runs]
     tree = config.to_tree(experiment)
     del tree["seed"]
     if isinstance(experiment.family, RobotConfig) and Path(experiment.family.model).is_absolute():
@@ -99,9 +99,9 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
         "experiment": experiment.description,
         "seeds": [e.seed for e in experiments],
         "settings": tree,
-        "env_steps": [cost["env_steps"] for cost in costs],
-        "seconds": [cost["seconds"] for cost in costs],
-        "learning": learning(runs),
+        "env_steps": [rows[-1]["env_steps"] for rows in metrics],
+        "seconds": [rows[-1]["seconds"] for rows in metrics],
+        "learning": learning(metrics),
         **scores(runs, "test"),
         "published": published[0]._asdict() if published else None,
         "ood": scores(runs, "ood"),
@@ -109,12 +109,11 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
     }
 
 
-def learning(runs: Sequence[Run]) -> dict[str, Any]:
-    """How each seed learned: means over at most POINTS stretches of its training, [S, P] each.
+def learning(metrics: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """How each seed learned, from its metrics: means over at most POINTS stretches of training, [S, P] each.
 
     The returns are those of trials of many rounds, all summed, or else of the last round.
     """
-    metrics = [run.read_metrics() for run in runs]
     total = "return_total" in metrics[0][0]
     what = "return_total" if total else f"return_{max(returns_by_round(metrics[0][0]))}"
     stretches = np.array_split(np.arange(len(metrics[0])), min(POINTS, len(metrics[0])))

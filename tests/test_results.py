@@ -98,7 +98,7 @@ def test_it_keeps_how_each_seed_learned_in_a_few_points(made: Path, monkeypatch:
     for key, name in (("env_steps", "env_steps"), ("returns", "return_1")):
         assert np.array(found[key]) == pytest.approx(np.array([[m[name] for m in r] for r in metrics]), 1e-4)
     monkeypatch.setattr(study, "POINTS", 1)
-    whole = study.learning(runs)
+    whole = study.learning(metrics)
     assert np.array(whole["returns"]) == pytest.approx(np.mean(found["returns"], 1, keepdims=True), abs=1e-3)
 
 
