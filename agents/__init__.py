@@ -4,10 +4,30 @@ from typing import Any
 
 from .check import check_agent
 from .maml_trpo import MamlTrpo
+from .multi_task_sac import MultiTaskSac
+from .pearl import Pearl
+from .recurrent_sac import RecurrentSac
 from .rl2 import Rl2
 from .solvers import SOLVERS
 from .varibad import Varibad
 
-AGENTS: dict[str, type[Any]] = {"maml_trpo": MamlTrpo, "rl2": Rl2, "varibad": Varibad}
+AGENTS: dict[str, type[Any]] = {
+    "maml_trpo": MamlTrpo,
+    "rl2": Rl2,
+    "varibad": Varibad,
+    "pearl": Pearl,
+    "recurrent_sac": RecurrentSac,
+    "multi_task_sac": MultiTaskSac,
+}
 
-__all__ = ["AGENTS", "SOLVERS", "MamlTrpo", "Rl2", "Varibad", "check_agent"]
+__all__ = [
+    "AGENTS",
+    "SOLVERS",
+    "MamlTrpo",
+    "MultiTaskSac",
+    "Pearl",
+    "RecurrentSac",
+    "Rl2",
+    "Varibad",
+    "check_agent",
+]

@@ -2,7 +2,7 @@
 
 from . import device, statistics
 from .device import generator
-from .distributions import Categorical, Distribution, Gaussian, Head, linear, perceptron
+from .distributions import Categorical, Distribution, Gaussian, Head, Squashed, linear, perceptron
 from .errors import ConfigError, MetarlError, RunError, TaskError, unknown
 from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
@@ -15,8 +15,11 @@ from .normaliser import Normaliser
 from .optimizer import Adam, remaining, shared_gradients
 from .policy import Batch, Derivatives, Policy
 from .ppo import Judgement, Ppo, PpoConfig
+from .replay import Replay, Transitions
+from .replay import width as packed_width
 from .returns import discounted_return, gae, linear_baseline, normalised
-from .sequence import Sequence, unroll
+from .sac import SAID, Experience, Sac, SacConfig
+from .sequence import Sequence, steps_of, unroll
 from .settings import STRICT, UNREADABLE, checked, read_yaml
 from .trpo import Trpo, TrpoConfig
 from .trust_region import conjugate_gradient, largest_step, line_search
@@ -40,6 +43,7 @@ device.keep_freed_memory()
 
 __version__ = "0.1.0"
 __all__ = [
+    "SAID",
     "SPLITS",
     "STRICT",
     "UNREADABLE",
@@ -53,6 +57,7 @@ __all__ = [
     "Derivatives",
     "Distribution",
     "Evaluation",
+    "Experience",
     "Family",
     "Gaussian",
     "GaussianMlp",
@@ -72,13 +77,18 @@ __all__ = [
     "PpoConfig",
     "Published",
     "Rollout",
+    "Replay",
     "RunError",
+    "Sac",
+    "SacConfig",
     "Sequence",
     "Split",
+    "Squashed",
     "Step",
     "TaskError",
     "TaskParameter",
     "Tasks",
+    "Transitions",
     "Trial",
     "Trpo",
     "TrpoConfig",
@@ -99,12 +109,14 @@ __all__ = [
     "milestones",
     "normalised",
     "opening",
+    "packed_width",
     "perceptron",
     "read_yaml",
     "remaining",
     "run_trial",
     "shared_gradients",
     "statistics",
+    "steps_of",
     "train",
     "unknown",
     "unroll",

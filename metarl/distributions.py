@@ -45,6 +45,28 @@ class Gaussian(NamedTuple):
         return (other.log_std - self.log_std + 0.5 * (ratio + shift - 1)).sum(-1)
 
 
+class Squashed(NamedTuple):
+    """tanh of a diagonal Gaussian: actions in (-1, 1), as in soft actor-critic (Haarnoja et al. 2018)."""
+
+    mean: Tensor  # [..., A], before the tanh
+    log_std: Tensor  # [..., A]
+
+    @property
+    def mode(self) -> Tensor:
+        """The tanh of the mean, [..., A]."""
+        return self.mean.tanh()
+
+    def draw(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """An action a = tanh(u), u = μ + σ ε, [..., A], and its log-density, [...].
+
+        log π(a) = Σ_j log N(u_j; μ_j, σ_j²) - log(1 - tanh² u_j), and log(1 - tanh² u) is
+        2 (log 2 - u - log(1 + e^-2u)), which no saturation harms (appendix C there).
+        """
+        u = self.mean + self.log_std.exp() * noise
+        density = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return u.tanh(), (density - 2 * (math.log(2) - u - F.softplus(-2 * u))).sum(-1)
+
+
 class Categorical(NamedTuple):
     """A distribution over actions 0, 1, ..., k - 1 at every step."""
 

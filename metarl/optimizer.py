@@ -36,11 +36,11 @@ class Adam(nn.Module):
         found: list[nn.Parameter] = self.adam.param_groups[0]["params"]
         return found
 
-    def step(self, gradients: Sequence[Tensor], lr: float) -> float:
-        """One step down the gradients; their norm before it was clipped."""
+    def step(self, gradients: Sequence[Tensor], lr: float) -> Tensor:
+        """One step down the gradients; their norm before it was clipped, left on its device."""
         for p, gradient in zip(self.parameters_, gradients, strict=True):
             p.grad = gradient
-        norm = nn.utils.clip_grad_norm_(self.parameters_, self.max_grad_norm).item()
+        norm = nn.utils.clip_grad_norm_(self.parameters_, self.max_grad_norm)
         self.adam.param_groups[0]["lr"] = lr
         self.adam.step()
         self.adam.zero_grad()

@@ -109,7 +109,7 @@ class Ppo(nn.Module):
             for part in order.tensor_split(min(c.minibatches, learners)):
                 gradients, losses = self.gradients(trial, targets, judge, part)
                 norm = self.adam.step(gradients, self.learning_rate)
-                said.append(torch.cat([losses, losses.new_tensor([norm])]))
+                said.append(torch.cat([losses, norm.unsqueeze(0)]))
         self.updates += 1
         names = "policy_loss", "value_loss", "entropy", "kl", "clipped", "gradient_norm"
         means = torch.stack(said).mean(0).tolist()

@@ -1,5 +1,6 @@
 """A trial as one sequence: what a learner with a memory saw, did and earned, from first step to last."""
 
+from collections.abc import Sequence as Several
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ class Sequence(NamedTuple):
     action: Tensor  # [L, B, ...]
     reward: Tensor  # [L, B]
     next_obs: Tensor  # [L, B, O]
+    terminated: Tensor  # [L, B], bool
+    target: Tensor  # [L, B, ...]
     log_prob: Tensor  # [L, B]
     value: Tensor  # [L, B]
     valid: Tensor  # [L, B], bool: played; at the end of the sequence where not
@@ -29,19 +32,24 @@ class Sequence(NamedTuple):
 
 def unroll(trial: Trial) -> Sequence:
     """The rounds of a trial one after the other, without the steps that were not played."""
-    opens = [_opens(rollout, k) for k, rollout in enumerate(trial.rounds)]
-    valid = _joined([r.valid for r in trial.rounds])
-    done, obs, action, reward, next_obs, log_prob, value = (
+    return steps_of(trial.rounds)
+
+
+def steps_of(rounds: Several[Rollout]) -> Sequence:
+    """The same of some rounds of as many episodes each."""
+    opens = [_opens(rollout, k) for k, rollout in enumerate(rounds)]
+    valid = _joined([r.valid for r in rounds])
+    done, obs, action, reward, *others = (
         _played_first(_joined(parts), valid)
-        for parts in (opens, *(list(x) for x in zip(*map(_parts, trial.rounds), strict=True)))
+        for parts in (opens, *(list(x) for x in zip(*map(_parts, rounds), strict=True)))
     )
     valid = valid.sort(dim=0, descending=True, stable=True)[0]
     last_action, last_reward = _delayed(action), _delayed(reward)
-    return Sequence(obs, last_action, last_reward, done, action, reward, next_obs, log_prob, value, valid)
+    return Sequence(obs, last_action, last_reward, done, action, reward, *others, valid)
 
 
 def _parts(r: Rollout) -> tuple[Tensor, ...]:
-    return r.obs, r.action, r.reward, r.next_obs, r.log_prob, r.value
+    return r.obs, r.action, r.reward, r.next_obs, r.terminated, r.target, r.log_prob, r.value
 
 
 def _opens(rollout: Rollout, k: int) -> Tensor:

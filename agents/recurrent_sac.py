@@ -1,0 +1,162 @@
+"""Recurrent soft actor-critic: Ni et al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs".
+
+RL²'s problem learned off policy: a memory lives through all episodes of a trial, and whole trials are replayed.
+One memory serves policy and critics; the critics' loss trains it.
+"""
+
+from collections.abc import Sequence as Several
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from metarl import (
+    STRICT,
+    Act,
+    ConfigError,
+    Experience,
+    MemoryKind,
+    MemoryState,
+    Rollout,
+    Step,
+    Transitions,
+    Trial,
+    make_memory,
+)
+
+from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, remember
+
+
+class Belief(NamedTuple):
+    """The memory of each learner, and whether a new episode begins."""
+
+    memory: MemoryState  # [N, E, ...] each
+    fresh: bool
+
+
+class RecurrentSac(OffPolicy):
+    """Soft actor-critic on the present input and a memory's features."""
+
+    @dataclass(frozen=True, config=STRICT, kw_only=True)
+    class Config(OffPolicyConfig):
+        """Settings; those of the update are soft actor-critic's."""
+
+        batch_size: PositiveInt = 2
+        """Whole trials of each task in a gradient step."""
+        gradient_steps: PositiveInt = 200
+        """Gradient steps after each meta-batch of trials."""
+        hidden: tuple[PositiveInt, ...] = (128, 128)
+        """Widths of the layers of policy and critics."""
+        memory: MemoryKind = "gru"
+        """What remembers: gru, lstm or transformer."""
+        memory_width: PositiveInt = 128
+        """Width of the memory."""
+
+    def __init__(
+        self,
+        observation_space: gym.spaces.Box,
+        action_space: Any,
+        rng: Generator,
+        config: Config | None = None,
+    ) -> None:
+        self.config: RecurrentSac.Config = config or self.Config()
+        c = self.config
+        super().__init__(observation_space, action_space, rng, c)
+        self.width = self.observed + self.acted + 2  # of the inputs
+        self.memory = make_memory(c.memory, self.width, c.memory_width, rng)
+        # the networks also see the present input as it is: the memory need not carry it
+        self.make_learner(c.memory_width + self.width)
+        self.register_buffer("length", torch.zeros((), dtype=torch.int64, device=rng.device))
+        self.length: Tensor  # L, steps of a trial
+
+    # --- the agent's side of a trial
+
+    def check_rounds(self, rounds: Several[int]) -> None:
+        """A memory is an episode's own: every round needs as many."""
+        if len({*rounds}) > 1:
+            raise ConfigError(f"rounds is {[*rounds]}; allowed: the same number in each, as memories live on")
+
+    def begin(self, tasks: int, episodes: int) -> Belief:
+        """An empty memory for each of N E learners."""
+        state = self.memory.begin(tasks * episodes)
+        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), True)
+
+    def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
+        """Take the step in, then act; an episode that is over moves no memory."""
+        batch = step.reward.shape
+        state = tuple(x.flatten(0, 1) for x in belief.memory)
+        moves = torch.ones_like(step.done, dtype=torch.bool) if belief.fresh else step.done == 0
+        x = self.inputs(*step)
+        features, state = self.memory.step(x.flatten(0, 1), state, moves.flatten())
+        policy = self.sac.policy(torch.cat([features.unflatten(0, batch), x], -1))
+        return self.acting(policy, explore), Belief(tuple(s.unflatten(0, batch) for s in state), False)
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Nothing is learned between episodes but that another one begins."""
+        return belief._replace(fresh=True)
+
+    def inputs(self, obs: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
+        """(s_t, a_{t-1}, r_{t-1}, d_{t-1}), [..., I]: all that is new at a step."""
+        return torch.cat([obs, action, reward.unsqueeze(-1), done.unsqueeze(-1)], -1)
+
+    # --- learning across tasks
+
+    def store(self, trial: Trial) -> Tensor:
+        """Whole trials into replay, learner by learner, with the steps that were not played."""
+        slots = self.replay.slots_of(trial.tasks)
+        length, capacity = sum(len(r.reward) for r in trial.rounds), self.config.replay_capacity
+        if capacity % length:
+            raise ConfigError(
+                f"agent.replay_capacity is {capacity}; allowed: a multiple of {length}, the steps of a trial"
+            )
+        self.length.fill_(length)
+        remember(self.replay, slots, *trial.rounds, whole=True)
+        return slots
+
+    def draw(self, slots: Tensor) -> Draw:
+        """Whole trials of each task, [M, K L, ...], and the noise for actions there."""
+        length, n = int(self.length), self.config.batch_size
+        u = torch.rand(len(slots), n, generator=self.rng, device=slots.device)
+        trials = self.replay.size[slots, None] // length
+        first = torch.minimum((u * trials).long(), trials - 1) * length
+        index = first.unsqueeze(-1) + torch.arange(length, device=slots.device)
+        steps = Transitions.unpack(self.replay.rows(slots, index.flatten(1)), self.observed, self.acted)
+        noise = (self.normal(len(slots), n * length, self.acted) for _ in range(2))
+        return Draw(steps, *noise)
+
+    def loss(self, draw: Draw, part: Tensor) -> tuple[Tensor, Tensor]:
+        """J_Q + J_π + J_α over the steps of whole trials, as one episode each."""
+        length, draw = int(self.length), columns(draw, part)
+        # learners side by side, time first: [L, B, ...]
+        steps, *noise = columns_of_trials(draw, length)
+        x = self.read(steps)
+        share = steps.valid.sum() * self.config.update_tasks / len(part)
+        reward = steps.target if self.config.dense_reward else steps.reward
+        parts = x[:-1], self.unit_action(steps.action), reward, x[1:].detach()
+        return self.sac.loss(Experience(*parts, ending(steps), steps.valid / share, *noise))
+
+    def read(self, steps: Transitions) -> Tensor:
+        """What the networks read before each of L steps [L, B, ...] and after the last, [L + 1, B, X]."""
+        obs = torch.cat([steps.obs, steps.next_obs[-1:]])
+        action, reward = (torch.cat([torch.zeros_like(x[:1]), x]) for x in (steps.action, steps.reward))
+        done = torch.cat([steps.done, torch.zeros_like(steps.done[:1])])
+        x = self.inputs(obs, action, reward, done)
+        return torch.cat([self.memory.sequence(x), x], -1)
+
+
+def ending(steps: Transitions) -> Tensor:
+    """1 at a trial's last played step where its episode ended by itself: elsewhere another episode follows."""
+    after = torch.cat([steps.valid[1:], torch.zeros_like(steps.valid[:1])])
+    return steps.terminated * (1 - after)
+
+
+def columns_of_trials(draw: Draw, length: int) -> tuple[Transitions, Tensor, Tensor]:
+    """[m, K L, ...] to [L, m K, ...]."""
+
+    def turned(x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, length)).flatten(0, 1).transpose(0, 1)
+
+    return Transitions(*map(turned, draw.steps)), turned(draw.noise), turned(draw.next_noise)
