@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Several
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -27,6 +28,7 @@ from metarl import (
     Transitions,
     Trial,
     packed_width,
+    require_target,
     shared_gradients,
     steps_of,
 )
@@ -48,8 +50,8 @@ class OffPolicyConfig(SacConfig):
     """Tasks that are remembered: all of a fixed pool, or the latest of a continuous distribution."""
     replay_capacity: PositiveInt = 20_000
     """Steps that are remembered of each."""
-    dense_reward: bool = False
-    """Learn from the dense reward that a sparse family shows to training; adaptation never reads it."""
+    learn_from_target: bool = False
+    """Learn from the reward that the family shows to training alone, as a dense one of a sparse family."""
 
 
 class Draw(NamedTuple):
@@ -61,7 +63,7 @@ class Draw(NamedTuple):
 
 
 class OffPolicy(nn.Module, ABC):
-    """Collects trials into replay, then takes gradient steps on it; what the networks read, a subclass says."""
+    """Collects trials into replay, then takes gradient steps on it; what networks read, a subclass says."""
 
     config: OffPolicyConfig
     adam: Adam
@@ -115,6 +117,8 @@ class OffPolicy(nn.Module, ABC):
     @torch.no_grad()
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """Remember what was played, then take `gradient_steps` on replay, once enough was played."""
+        if self.config.learn_from_target:
+            require_target(torch.stack([r.target.abs().sum() for r in trial.rounds]))
         self.store(trial)
         self.played += sum(r.valid.sum() for r in trial.rounds)
         found = {"played": float(self.played.item())}
@@ -133,10 +137,8 @@ class OffPolicy(nn.Module, ABC):
         filled, parts = self.replay.filled, torch.arange(c.update_tasks, device=self.rng.device)
         for _ in range(c.gradient_steps):
             slots = filled[self.integers(len(filled), c.update_tasks)]
-            draw = self.draw(slots)
-            gradients, losses = shared_gradients(
-                lambda part, draw=draw: self.loss(draw, part), self.adam.parameters_, parts  # type: ignore[misc]
-            )
+            share = partial(self.loss, self.draw(slots))
+            gradients, losses = shared_gradients(share, self.adam.parameters_, parts)
             self.adam.step(gradients, c.learning_rate)
             self.sac.follow()
             said.append(losses)
@@ -184,7 +186,7 @@ class OffPolicy(nn.Module, ABC):
     def experience(self, draw: Draw, x: Tensor, next_x: Tensor) -> Experience:
         """Steps with what is read before and after each."""
         steps = draw.steps
-        reward = steps.target if self.config.dense_reward else steps.reward
+        reward = steps.target if self.config.learn_from_target else steps.reward
         share = 1 / (self.config.update_tasks * self.config.batch_size)
         weight = torch.full_like(reward, share)
         action, noise = self.unit_action(steps.action), (draw.noise, draw.next_noise)

@@ -1,8 +1,8 @@
 """PEARL: Rakelly et al. 2019, "Efficient Off-Policy Meta-RL via Probabilistic Context Variables".
 
-An encoder infers a posterior over an embedding z of the task from the transitions seen so far. A policy given
-z acts for a whole episode on one sample, so that it explores as posterior sampling does, and soft actor-critic
-trains all of it from replay: the encoder by the critics' loss and the information bottleneck.
+An encoder infers a posterior over an embedding z of the task from the transitions seen so far. A policy
+given z acts for a whole episode on one sample, so that it explores as posterior sampling does. Soft
+actor-critic trains all of it from replay, the encoder by the critics' loss and the information bottleneck.
 """
 
 from collections.abc import Sequence as Several
@@ -14,7 +14,19 @@ from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from metarl import SAID, STRICT, Act, ConfigError, Gaussian, Rollout, Step, Transitions, Trial, steps_of, unroll
+from metarl import (
+    SAID,
+    STRICT,
+    Act,
+    ConfigError,
+    Gaussian,
+    Rollout,
+    Step,
+    Transitions,
+    Trial,
+    steps_of,
+    unroll,
+)
 
 from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, remember
 from .task_encoder import Evidence, TaskEncoder, TaskEncoderConfig

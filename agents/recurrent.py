@@ -50,6 +50,8 @@ class RecurrentConfig(PpoConfig):
     """Width of the memory."""
     initial_std: PositiveFloat = 1.0
     """Standard deviation of the untrained policy, where actions are continuous."""
+    learn_from_target: bool = False
+    """Learn from the reward that the family shows to training alone, as one without a bandit's noise."""
     normalise: bool = True
     """Standardise observations, rewards and, where an agent has them, beliefs by running statistics."""
 
@@ -68,7 +70,7 @@ class Recurrent(nn.Module, ABC):
         config: RecurrentConfig,
     ) -> None:
         super().__init__()
-        self.rng = rng
+        self.rng, self.learn_from_target = rng, config.learn_from_target
         self.actions = int(action_space.n) if isinstance(action_space, gym.spaces.Discrete) else 0
         self.observed = int(observation_space.shape[0])
         self.acted = self.actions or int(action_space.shape[0])  # features of an action
@@ -140,6 +142,10 @@ class Recurrent(nn.Module, ABC):
     def encoded(self, action: Tensor) -> Tensor:
         """Actions as features, [..., A]: those of a Discrete space one-hot."""
         return F.one_hot(action, self.actions).to(torch.get_default_dtype()) if self.actions else action
+
+    def rewarded(self, steps: Sequence) -> Sequence:
+        """The steps with the rewards that are learned from; what the memory reads stays what was paid."""
+        return steps.rewarded_by_target() if self.learn_from_target else steps
 
     def count(self, steps: Sequence) -> None:
         """Bring the running statistics up to date with what was played."""

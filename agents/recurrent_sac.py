@@ -1,7 +1,7 @@
-"""Recurrent soft actor-critic: Ni et al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs".
+"""Recurrent soft actor-critic, after Ni et al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline".
 
-RL²'s problem learned off policy: a memory lives through all episodes of a trial, and whole trials are replayed.
-One memory serves policy and critics; the critics' loss trains it.
+RL²'s problem learned off policy: a memory lives through all episodes of a trial, and whole trials are
+replayed. One memory serves policy and critics; the critics' loss trains it.
 """
 
 from collections.abc import Sequence as Several
@@ -134,7 +134,7 @@ class RecurrentSac(OffPolicy):
         steps, *noise = columns_of_trials(draw, length)
         x = self.read(steps)
         share = steps.valid.sum() * self.config.update_tasks / len(part)
-        reward = steps.target if self.config.dense_reward else steps.reward
+        reward = steps.target if self.config.learn_from_target else steps.reward
         parts = x[:-1], self.unit_action(steps.action), reward, x[1:].detach()
         return self.sac.loss(Experience(*parts, ending(steps), steps.valid / share, *noise))
 
@@ -148,7 +148,7 @@ class RecurrentSac(OffPolicy):
 
 
 def ending(steps: Transitions) -> Tensor:
-    """1 at a trial's last played step where its episode ended by itself: elsewhere another episode follows."""
+    """1 at a trial's last played step where its episode ended by itself: else another episode follows."""
     after = torch.cat([steps.valid[1:], torch.zeros_like(steps.valid[:1])])
     return steps.terminated * (1 - after)
 

@@ -63,7 +63,7 @@ class Rl2(Recurrent):
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """PPO over whole trials."""
         steps = unroll(trial)
-        metrics = self.learner.update(steps, self.learner.targets(steps), self.judge, self.rng)
+        metrics = self.learner.update(steps, self.learner.targets(self.rewarded(steps)), self.judge, self.rng)
         if self.config.normalise:
             self.count(steps)
         return metrics

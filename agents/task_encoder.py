@@ -1,7 +1,8 @@
 """PEARL's inference network: a posterior over the task's embedding, whatever the order of the context.
 
-Rakelly et al. 2019, equation 2: each transition c_n says N(μ(c_n), σ²(c_n)) of the embedding, and the posterior
-is their product, q(z | c_1, ..., c_n) ∝ Π N(z; μ_n, σ_n²): precisions and precision-weighted means add up.
+Rakelly et al. 2019, equation 2: each transition c_n says N(μ(c_n), σ²(c_n)) of the embedding, and the
+posterior is their product, q(z | c_1, ..., c_n) ∝ Π N(z; μ_n, σ_n²): precisions and precision-weighted means
+add up.
 """
 
 from itertools import pairwise

@@ -88,7 +88,7 @@ class Varibad(Recurrent):
         x = self.sequence_inputs(steps)
         belief = self.vae.belief(self.memory.sequence(x))
         hyper = steps._replace(obs=self.hyper_state(belief, x))
-        metrics = self.learner.update(hyper, self.learner.targets(steps), self.judge, self.rng)
+        metrics = self.learner.update(hyper, self.learner.targets(self.rewarded(steps)), self.judge, self.rng)
         metrics |= self.update_vae(steps, x)
         if self.config.normalise:
             self.count(steps)

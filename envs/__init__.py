@@ -44,6 +44,7 @@ from .robot import Robot
 from .robots import RobotConfig, is_robot, robot_config, robot_tree
 from .tabular import TabularMdpRl2
 from .tasks import beyond, from_box, from_pool, named_tasks, tasks_of
+from .told import Told
 from .vector_view import VectorView
 
 FAMILIES = {
@@ -112,6 +113,7 @@ __all__ = [
     "Picture",
     "Robot",
     "RobotConfig",
+    "Told",
     "VectorView",
     "beyond",
     "check_family",

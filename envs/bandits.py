@@ -53,10 +53,10 @@ class Bandit(ABC):
         return torch.zeros(*ended.shape, 1, device=self.device)
 
     def step(self, action: Tensor) -> Outcome:
-        """Pull an arm of each, [N, E]."""
+        """Pull an arm of each, [N, E]; the target is the arm's mean, which is a reward without noise."""
         mean = self._means.gather(-1, action[..., None])[..., 0]
-        zero = torch.zeros_like(mean)
-        return Outcome(zero[..., None], self._reward(mean), torch.zeros_like(mean, dtype=torch.bool), zero)
+        nothing = torch.zeros_like(mean)
+        return Outcome(nothing[..., None], self._reward(mean), nothing.bool(), mean)
 
     @abstractmethod
     def _reward(self, mean: Tensor) -> Tensor:

@@ -106,14 +106,17 @@ class TabularMdpRl2:
         return self._observation()
 
     def step(self, action: Tensor) -> Outcome:
-        """Draw s' by the inverse of P(· | s, a)'s distribution function, and the reward's noise."""
+        """Draw s' by the inverse of P(· | s, a)'s distribution function, and the reward's noise.
+
+        The target is r̄(s, a), the reward without it.
+        """
         here = self._rows, self._state, action
         u = torch.rand(action.shape, generator=self._rng, device=self.device)
         noise = torch.empty_like(u).normal_(generator=self._rng)
-        reward = self._reward[here] + noise
+        mean = self._reward[here]
         self._state = (self._cumulated[here] <= u[..., None]).sum(-1)
-        never = torch.zeros_like(reward)
-        return Outcome(self._observation(), reward, never.bool(), never)
+        never = torch.zeros_like(mean, dtype=torch.bool)
+        return Outcome(self._observation(), mean + noise, never, mean)
 
     def _observation(self) -> Tensor:
         return one_hot(self._state, self.states).to(torch.get_default_dtype())

@@ -79,6 +79,8 @@ class Experiment:
     """Name of the task family, or a robot of your own: the path of its YAML."""
     agent: AgentChoice
     """Name of the agent, and its settings."""
+    tell_task: bool = False
+    """Let observations tell the task, too: an oracle, not a learner that adapts."""
     description: str = ""
     """One line for `metarl list`."""
     seed: Seed = 0

@@ -13,7 +13,7 @@ from torch import Generator
 from metarl import Agent, Evaluation, Family, RunError, Split, Tasks, device, evaluate
 from metarl.agents import AGENTS
 from metarl.checkpoint import write_atomically
-from metarl.envs import Robot, make
+from metarl.envs import Robot, Told, make
 from metarl.runs import Run
 
 from .config import Experiment, build, flat, read, to_tree
@@ -34,6 +34,8 @@ class Session:
         self.family: Family = make(experiment.family, where)
         if isinstance(self.family, Robot):
             experiment = replace(experiment, family=self.family.config)  # with its model's fingerprint
+        if experiment.tell_task:
+            self.family = Told(self.family)
         self.experiment = experiment
         kind = AGENTS[experiment.agent.name]
         spaces = self.family.observation_space, self.family.action_space

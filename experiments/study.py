@@ -92,7 +92,7 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
     del tree["seed"]
     if isinstance(experiment.family, RobotConfig) and Path(experiment.family.model).is_absolute():
         tree["family"]["model"] = Path(experiment.family.model).name  # not where it was on this machine
-    published = make(experiment.family).published[:1]
+    published = () if experiment.tell_task else make(experiment.family).published[:1]
     return {
         "family": experiment.family_name,
         "agent": experiment.agent.name,

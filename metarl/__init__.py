@@ -19,7 +19,7 @@ from .replay import Replay, Transitions
 from .replay import width as packed_width
 from .returns import discounted_return, gae, linear_baseline, normalised
 from .sac import SAID, Experience, Sac, SacConfig
-from .sequence import Sequence, steps_of, unroll
+from .sequence import Sequence, require_target, steps_of, unroll
 from .settings import STRICT, UNREADABLE, checked, read_yaml
 from .trpo import Trpo, TrpoConfig
 from .trust_region import conjugate_gradient, largest_step, line_search
@@ -76,8 +76,8 @@ __all__ = [
     "Ppo",
     "PpoConfig",
     "Published",
-    "Rollout",
     "Replay",
+    "Rollout",
     "RunError",
     "Sac",
     "SacConfig",
@@ -113,6 +113,7 @@ __all__ = [
     "perceptron",
     "read_yaml",
     "remaining",
+    "require_target",
     "run_trial",
     "shared_gradients",
     "statistics",

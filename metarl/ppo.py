@@ -47,6 +47,8 @@ class PpoConfig:
     """Parts of a meta-batch, each of whole trials, and each an optimiser's step."""
     entropy_coefficient: NonNegativeFloat = 0.01
     """Weight of the policy's entropy."""
+    anneal_entropy: bool = False
+    """Whether that weight falls to 0 with the learning rate: exploring is for training alone."""
     value_coefficient: NonNegativeFloat = 0.5
     """Weight of the critic's squared error, in standard deviations of the return."""
     max_grad_norm: PositiveFloat = 0.5
@@ -92,6 +94,12 @@ class Ppo(nn.Module):
     def learning_rate(self) -> float:
         """The present step size."""
         return self.config.learning_rate * remaining(self.updates, self.config.anneal)
+
+    @property
+    def entropy_coefficient(self) -> float:
+        """The present weight of the entropy."""
+        c = self.config
+        return c.entropy_coefficient * (remaining(self.updates, c.anneal) if c.anneal_entropy else 1.0)
 
     def targets(self, trial: Sequence) -> Targets:
         """Advantages and values of a meta-batch; the returns' scale is brought up to date first."""
@@ -143,4 +151,4 @@ class Ppo(nn.Module):
             (ratio.detach() != clipped.detach()).to(ratio.dtype),
         )
         sums = torch.stack([(x * steps.valid).sum() for x in parts])
-        return sums[0] + c.value_coefficient * sums[1] - c.entropy_coefficient * sums[2], sums
+        return sums[0] + c.value_coefficient * sums[1] - self.entropy_coefficient * sums[2], sums

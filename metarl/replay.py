@@ -1,4 +1,4 @@
-"""Replay: what was played in each task, in tensors that are made once, from which whole batches are one gather."""
+"""Replay: what each task has shown, in tensors that are made once, of which a batch is one gather."""
 
 from typing import Any, NamedTuple
 

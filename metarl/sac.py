@@ -1,5 +1,6 @@
-"""Soft actor-critic of many tasks at once: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications".
+"""Soft actor-critic of many tasks at once.
 
+Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications".
 What the networks read, x, is the agent's business: a state, a state and what is believed of the task, the
 features of a memory. Two critics and their slow targets, no separate state value.
 """
@@ -123,7 +124,8 @@ class Sac(nn.Module):
     @torch.no_grad()
     def follow(self) -> None:
         """θ' ← θ' + τ (θ - θ'), of all target weights at once."""
-        ours, theirs = [*self.targets.parameters()], [*self.critics.parameters()]
+        ours: list[Tensor] = [*self.targets.parameters()]
+        theirs: list[Tensor] = [*self.critics.parameters()]
         torch._foreach_lerp_(ours, theirs, self.config.tau)
 
 

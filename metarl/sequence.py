@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
 from .types import Rollout, Trial
 
 
@@ -25,9 +26,20 @@ class Sequence(NamedTuple):
     value: Tensor  # [L, B]
     valid: Tensor  # [L, B], bool: played; at the end of the sequence where not
 
+    def rewarded_by_target(self) -> "Sequence":
+        """The steps as training may see them: the family's target is their reward."""
+        return self._replace(reward=require_target(self.target))
+
     def learners(self, columns: Tensor | slice) -> "Sequence":
         """The steps of some of the learners."""
         return Sequence(*(x[:, columns] for x in self))
+
+
+def require_target(target: Tensor) -> Tensor:
+    """The target as it is; ConfigError where the family shows none, and there is nothing to learn from."""
+    if not target.any():
+        raise ConfigError("agent.learn_from_target is True; allowed: false, as this family shows no target")
+    return target
 
 
 def unroll(trial: Trial) -> Sequence:
@@ -39,13 +51,14 @@ def steps_of(rounds: Several[Rollout]) -> Sequence:
     """The same of some rounds of as many episodes each."""
     opens = [_opens(rollout, k) for k, rollout in enumerate(rounds)]
     valid = _joined([r.valid for r in rounds])
-    done, obs, action, reward, *others = (
+    done, obs, action, reward, next_obs, terminated, target, log_prob, value = (
         _played_first(_joined(parts), valid)
         for parts in (opens, *(list(x) for x in zip(*map(_parts, rounds), strict=True)))
     )
     valid = valid.sort(dim=0, descending=True, stable=True)[0]
     last_action, last_reward = _delayed(action), _delayed(reward)
-    return Sequence(obs, last_action, last_reward, done, action, reward, *others, valid)
+    played = (action, reward, next_obs, terminated, target, log_prob, value)
+    return Sequence(obs, last_action, last_reward, done, *played, valid)
 
 
 def _parts(r: Rollout) -> tuple[Tensor, ...]:

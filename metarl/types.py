@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
     obs: Tensor  # [N, E, O]
     reward: Tensor  # [N, E], what is scored, and what adaptation may read
     terminated: Tensor  # [N, E], bool
-    target: Tensor  # [N, E, ...], what only meta_update may read: a label, a dense training reward
+    target: Tensor  # [N, E, ...], what only meta_update may read: a label, a dense or noiseless reward
 
 
 class Rollout(NamedTuple):

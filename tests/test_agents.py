@@ -16,17 +16,24 @@ from metarl.envs import make
 CHEAP = ("navigation/pearl2019", "navigation/maml2017")
 
 
+def small(kind: str, family: Any, rng: Any = None) -> Any:
+    """An agent of that kind, with few gradient steps where it would take thousands."""
+    agent, few = AGENTS[kind], {"gradient_steps": 2, "batch_size": 4, "hidden": (8,)}
+    config = agent.Config(**few if hasattr(agent.Config, "gradient_steps") else {})
+    return agent(family.observation_space, family.action_space, rng or generator(0), config)
+
+
 @pytest.mark.parametrize("name", CHEAP)
 @pytest.mark.parametrize("kind", sorted(AGENTS))
 def test_every_agent_keeps_its_promises(kind: str, name: str) -> None:
     family = make(name)
-    check_agent(AGENTS[kind](family.observation_space, family.action_space, generator(0)), family)
+    check_agent(small(kind, family), family)
 
 
 @pytest.mark.parametrize("kind", sorted(AGENTS))
 def test_a_check_leaves_the_agent_as_it_was(kind: str) -> None:
     family, rng = make(CHEAP[0]), generator(0)
-    agent = AGENTS[kind](family.observation_space, family.action_space, rng)
+    agent = small(kind, family, rng)
     before, state = {k: v.clone() for k, v in agent.state_dict().items()}, rng.get_state()
     check_agent(agent, family)
     assert all(torch.equal(v, before[k]) for k, v in agent.state_dict().items())

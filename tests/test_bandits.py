@@ -69,12 +69,13 @@ def test_what_an_arm_pays_does_not_depend_on_what_others_pull(name: str) -> None
 @pytest.mark.parametrize("name", SMALL)
 def test_nothing_is_observed_and_nothing_ends_but_by_the_horizon(name: str) -> None:
     family = make(name)
-    obs = family.reset(family.sample_tasks(2, "test", generator(0)), 3, generator(0))
+    tasks = family.sample_tasks(2, "test", generator(0))
+    obs = family.reset(tasks, 3, generator(0))
     outcome = family.step(torch.ones(2, 3, dtype=torch.int64))
     assert obs.shape == (2, 3, 1)
     assert not obs.any()
     assert not outcome.obs.any()
-    assert not outcome.target.any()
+    assert torch.equal(outcome.target, tasks.params[:, 1:2].expand(-1, 3))  # the arm's mean, for training
     assert not outcome.terminated.any()
 
 

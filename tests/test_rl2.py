@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import metarl
-from metarl import Sequence, Trial, generator, run_trial, unroll
+from metarl import ConfigError, Sequence, Trial, generator, run_trial, unroll
 from metarl.agents import Rl2
 from metarl.envs import make
 from metarl.ppo import returns_of
@@ -254,3 +254,36 @@ def test_a_reward_that_tells_the_task_is_used(tmp_path: Any) -> None:
     history = metarl.train(family, agent, rng, iterations=40, rounds=rounds, meta_batch_size=256)
     totals = [sum(v for k, v in m.items() if k.startswith("return_")) for m in history]
     assert sum(totals[-5:]) / 5 > 5.5 > sum(totals[:3]) / 3 + 0.25  # chance is 5, the best known 6.7
+
+
+def test_it_can_learn_from_rewards_without_noise_and_still_reads_those_with_it() -> None:
+    family, rng = make("bandit/gaussian-k5"), generator(0)
+    agent = Rl2(
+        family.observation_space, family.action_space, rng, Rl2.Config(hidden=8, learn_from_target=True)
+    )
+    steps = unroll(run_trial(family, agent, family.sample_tasks(3, "train", rng), (1, 1, 1), rng))
+    learned = agent.rewarded(steps)
+    assert torch.equal(learned.reward, steps.target)
+    assert not torch.equal(steps.reward, steps.target)
+    assert torch.equal(learned.last_reward, steps.last_reward)
+    assert torch.equal(learned.last_reward[1:], steps.reward[:-1])
+
+
+def test_a_family_without_a_target_cannot_be_learned_from_it() -> None:
+    family, rng = make("gridnavi/varibad2020"), generator(0)
+    config = Rl2.Config(hidden=8, learn_from_target=True)
+    agent = Rl2(family.observation_space, family.action_space, rng, config)
+    trial = run_trial(family, agent, family.sample_tasks(3, "train", rng), (1,), rng)
+    with pytest.raises(ConfigError, match="learn_from_target is True; allowed: false"):
+        agent.meta_update(trial)
+
+
+def test_the_weight_of_the_entropy_may_fall_with_the_learning_rate() -> None:
+    family, rng = make("bandit/bernoulli-k5"), generator(0)
+    weights = []
+    for falls in (False, True):
+        config = Rl2.Config(hidden=8, anneal=4, anneal_entropy=falls, entropy_coefficient=0.4)
+        agent = Rl2(family.observation_space, family.action_space, rng, config)
+        agent.learner.updates += 3
+        weights.append(agent.learner.entropy_coefficient)
+    assert weights == [0.4, pytest.approx(0.1)]

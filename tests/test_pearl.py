@@ -1,0 +1,283 @@
+"""PEARL: its posterior against closed forms, what its context is, and how its embedding is held."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+import metarl
+from metarl import ConfigError, Step, Trial, generator, run_trial
+from metarl.agents import MultiTaskSac, Pearl, RecurrentSac
+from metarl.envs import Told, make
+
+SMALL: dict[str, Any] = {"hidden": (8,), "gradient_steps": 2, "update_tasks": 4}
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def pearl(family: Any, **settings: Any) -> Pearl:
+    small = SMALL | {"encoder_layers": (7,), "latent_dim": 3, "batch_size": 8, "context_size": 6}
+    return Pearl(
+        family.observation_space, family.action_space, generator(3), Pearl.Config(**small | settings)
+    )
+
+
+def played(
+    name: str = "navigation/pearl2019", rounds: tuple[int, ...] = (2, 2, 1), **settings: Any
+) -> tuple[Pearl, Trial]:
+    family, rng = make(name), generator(5)
+    family.horizon = 6
+    agent = pearl(family, **settings)
+    return agent, run_trial(family, agent, family.sample_tasks(4, "train", rng), rounds, rng)
+
+
+def weight_of(layer: Any) -> Any:
+    return layer.weight
+
+
+# --- the posterior
+
+
+@pytest.mark.usefixtures("_float64")
+def test_the_posterior_is_the_normalised_product_of_what_the_steps_say() -> None:
+    agent, _ = played()
+    context = torch.empty(5, 5).normal_(generator=generator(0))
+    with torch.no_grad():
+        q = agent.inferred(context[None])
+        said = agent.encoder(context)
+    factors = Normal(said.weighted / said.precision, said.precision.rsqrt())
+    z = torch.linspace(-30, 30, 60_001)
+    for j in range(3):
+        density = factors.log_prob(z[:, None, None]).sum(1)[:, j].exp()  # of five steps
+        density = density / torch.trapezoid(density, z)
+        mean = torch.trapezoid(z * density, z)
+        variance = torch.trapezoid((z - mean) ** 2 * density, z)
+        assert q.mean[0, j].item() == pytest.approx(mean.item(), abs=1e-6)
+        assert q.log_std[0, j].exp().item() == pytest.approx(variance.sqrt().item(), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.permutations(range(12)))
+def test_the_order_of_the_context_does_not_matter(order: list[int]) -> None:
+    agent, _ = played(pooling="product")
+    context = torch.empty(1, 12, 5).normal_(generator=generator(0))
+    with torch.no_grad():
+        one, other = agent.inferred(context), agent.inferred(context[:, order])
+    assert torch.allclose(one.mean, other.mean, atol=1e-5)
+    assert torch.allclose(one.log_std, other.log_std, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["product", "mean"])
+def test_an_empty_context_leaves_the_prior(pooling: str) -> None:
+    agent, _ = played(pooling=pooling)
+    q = agent.encoder.posterior(agent.begin(4, 1).evidence)
+    assert torch.equal(q.mean, torch.zeros(4, 3))
+    assert torch.equal(q.log_std.exp(), torch.full((4, 3), float(pooling == "product")))
+
+
+@pytest.mark.usefixtures("_float64")
+def test_the_divergence_from_the_prior_is_that_of_torch() -> None:
+    agent, _ = played()
+    q = agent.inferred(torch.empty(4, 6, 5).normal_(generator=generator(0)))
+    theirs = kl_divergence(Normal(q.mean, q.log_std.exp()), Normal(0.0, 1.0)).sum(-1)
+    assert torch.allclose(agent.encoder.divergence(q), theirs)
+
+
+def test_adapting_round_by_round_is_inferring_from_all_of_them() -> None:
+    agent, trial = played(rounds=(2, 2))
+    belief = agent.begin(4, 2)
+    for rollout in trial.rounds:
+        belief = agent.adapt(belief, rollout)
+    q = agent.encoder.posterior(belief.evidence)
+    rows = [torch.cat([r.obs, r.action, r.reward.unsqueeze(-1)], -1) for r in trial.rounds]
+    context = torch.cat([x.permute(1, 2, 0, 3).flatten(1, 2) for x in rows], 1)  # [N, 24, I]
+    with torch.no_grad():
+        whole = agent.inferred(context)
+    assert torch.allclose(q.mean, whole.mean, atol=1e-5)
+    assert torch.allclose(q.log_std, whole.log_std, atol=1e-5)
+
+
+def test_the_posterior_of_a_report_knows_what_came_before_each_step() -> None:
+    agent, trial = played(rounds=(1, 1))
+    mean, std = agent.posterior(trial)
+    assert torch.equal(mean[0], torch.zeros(4, 3))
+    assert torch.equal(std[0], torch.ones(4, 3))
+    q = agent.encoder.posterior(agent.adapt(agent.begin(4, 1), trial.rounds[0]).evidence)
+    assert torch.allclose(mean[6], q.mean, atol=1e-5)
+    assert torch.allclose(std[6], q.log_std.exp(), atol=1e-5)
+
+
+# --- acting
+
+
+def test_an_embedding_is_held_for_an_episode_and_drawn_anew_for_the_next() -> None:
+    agent, trial = played()
+    r = trial.rounds[0]
+    steps = [Step(obs, *(torch.zeros_like(x[0]) for x in (r.action, r.reward, r.reward))) for obs in r.obs]
+    belief = agent.begin(4, 2)
+    held = []
+    for step in steps:
+        _, belief = agent.act(belief, step, explore=True)
+        held.append(belief.z)
+    assert all(z is held[0] for z in held)
+    assert held[0] is not None
+    assert len(held[0].flatten(0, 1).unique(dim=0)) == 8  # each episode has its own
+    assert agent.adapt(belief, r).z is None
+
+
+def test_without_exploration_it_acts_on_the_posteriors_mean() -> None:
+    agent, trial = played()
+    belief = agent.adapt(agent.begin(4, 2), trial.rounds[0])
+    r = trial.rounds[1]
+    step = Step(r.obs[0], r.action[0], r.reward[0], r.reward[0])
+    act, after = agent.act(belief, step, explore=False)
+    mean = agent.encoder.posterior(belief.evidence).mean.unsqueeze(1).expand(-1, 2, -1)
+    assert after.z is not None
+    assert torch.equal(after.z, mean)
+    wanted = agent.sac.policy(torch.cat([step.obs, mean], -1)).mode
+    assert torch.allclose(act.action, wanted)
+
+
+# --- what is learned from
+
+
+def test_the_context_is_the_latest_trial_but_for_its_last_round() -> None:
+    agent, trial = played(rounds=(2, 1, 3))
+    for _ in range(2):
+        agent.store(trial)
+    ids = trial.tasks.ids
+    assert agent.context.size[ids].tolist() == [18] * 4  # not those of the first time
+    assert agent.replay.size[ids].tolist() == [72] * 4
+    for n, slot in enumerate(ids):
+        seen = agent.context.data[slot, :18, :2]
+        wanted = torch.cat([r.obs[:, n].transpose(0, 1).flatten(0, 1) for r in trial.rounds[:2]])
+        assert torch.equal(seen, wanted)
+
+
+def test_a_dense_reward_trains_and_the_context_stays_sparse() -> None:
+    agent, trial = played("navigation-sparse/pearl2019", learn_from_target=True)
+    agent.store(trial)
+    draw = agent.draw(trial.tasks.ids)
+    experience = agent.experience(draw.batch, draw.batch.steps.obs, draw.batch.steps.next_obs)
+    assert torch.equal(experience.reward, draw.batch.steps.target)
+    assert (experience.reward < 0).all()  # minus distances
+    assert (draw.context[..., 4] >= 0).all()  # sparse rewards
+    sparse = pearl(make("navigation-sparse/pearl2019"))
+    experience = sparse.experience(draw.batch, draw.batch.steps.obs, draw.batch.steps.next_obs)
+    assert torch.equal(experience.reward, draw.batch.steps.reward)
+
+
+def test_nothing_is_learned_before_learning_starts() -> None:
+    agent, trial = played(learning_starts=150)  # a trial has 4 x 5 x 6 steps
+    before = weight_of(agent.sac.actor[0]).clone()
+    assert agent.meta_update(trial) == {"played": 120.0}
+    assert torch.equal(weight_of(agent.sac.actor[0]), before)
+    assert "critic_loss" in agent.meta_update(trial)
+    assert not torch.equal(weight_of(agent.sac.actor[0]), before)
+
+
+def test_the_encoder_learns_from_the_critics_and_not_from_the_policy() -> None:
+    agent, trial = played(kl_weight=0.0)
+    agent.store(trial)
+    draw = agent.draw(trial.tasks.ids)
+    total, _ = agent.loss(draw, torch.arange(4))
+    [whole] = torch.autograd.grad(total, [weight_of(agent.encoder.layers[0])])
+    q = agent.inferred(draw.context)
+    z = q.mean + q.log_std.exp() * draw.noise
+    steps = draw.batch.steps
+    z = z.unsqueeze(1).expand(-1, 8, -1)
+    e = agent.experience(draw.batch, torch.cat([steps.obs, z], -1), torch.cat([steps.next_obs, z], -1))
+    with torch.no_grad():
+        following, log_prob = agent.sac.policy(e.next_x).draw(e.next_noise)
+        y = agent.config.reward_scale * e.reward
+        y = y + 0.99 * (agent.sac.targets(e.next_x, following).amin(0) - log_prob)
+    critic = (e.weight * (agent.sac.critics(e.x, e.action) - y).square().sum(0)).sum()
+    [alone] = torch.autograd.grad(critic, [weight_of(agent.encoder.layers[0])])
+    assert torch.allclose(whole, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rounds", [(1,), (20,)])
+def test_it_needs_a_round_that_acts_on_what_another_showed(rounds: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"rounds is .*; allowed: 2 or more"):
+        played()[0].check_rounds(rounds)
+
+
+def test_a_discrete_action_space_is_refused() -> None:
+    family = make("bandit/bernoulli-k5")
+    with pytest.raises(ConfigError, match="allowed off policy: a Box with bounds"):
+        Pearl(family.observation_space, family.action_space, generator(0))
+
+
+# --- the others
+
+
+def test_replayed_trials_give_a_memory_what_it_had_in_play() -> None:
+    family, rng = make("navigation/pearl2019"), generator(5)
+    family.horizon = 6
+    config = RecurrentSac.Config(**SMALL, replay_capacity=36, memory_width=8)
+    agent = RecurrentSac(family.observation_space, family.action_space, generator(3), config)
+    tasks = family.sample_tasks(4, "train", rng)
+    trial = run_trial(family, agent, tasks, (1, 1), rng)
+    agent.store(trial)
+    belief, seen = agent.begin(4, 1), []
+    played: list[Any] = []
+    for rollout in trial.rounds:
+        step = metarl.opening(family, rollout.obs[0], played)
+        if played:
+            belief = agent.adapt(belief, rollout)
+        for t in range(6):
+            _, belief = agent.act(belief, step, explore=False)
+            seen.append(belief.memory[0][:, 0])
+            nothing = torch.zeros_like(rollout.reward[t])
+            step = Step(rollout.next_obs[t], rollout.action[t], rollout.reward[t], nothing)
+        played.append(rollout)
+    draw = agent.draw(tasks.ids)  # one trial each, twice
+    steps = metarl.Transitions(*(x.unflatten(1, (-1, 12)).flatten(0, 1).transpose(0, 1) for x in draw.steps))
+    with torch.no_grad():
+        features = agent.read(steps)[:-1, ::2, :8]  # [L, N, H]
+    assert torch.allclose(features, torch.stack(seen), atol=1e-5)
+
+
+def test_a_capacity_that_would_cut_trials_is_refused() -> None:
+    family, rng = make("navigation/pearl2019"), generator(5)
+    config = RecurrentSac.Config(**SMALL, replay_capacity=90)
+    agent = RecurrentSac(family.observation_space, family.action_space, generator(3), config)
+    trial = run_trial(family, agent, family.sample_tasks(4, "train", rng), (1, 1), rng)
+    with pytest.raises(ConfigError, match="replay_capacity is 90; allowed: a multiple of 40"):
+        agent.store(trial)
+
+
+def test_told_families_show_the_task_and_are_otherwise_the_same() -> None:
+    plain, told = make("navigation/pearl2019"), Told(make("navigation/pearl2019"))
+    tasks = plain.sample_tasks(3, "test", generator(0))
+    one, other = (f.reset(tasks, 2, generator(1)) for f in (plain, told))
+    assert told.observation_space.shape == (4,)
+    assert torch.equal(other[..., :2], one)
+    assert torch.equal(other[..., 2:], tasks.params.unsqueeze(1).expand(-1, 2, -1))  # goals in [-1, 1]²
+    action: Tensor = torch.full((3, 2, 2), 0.5)
+    ours, theirs = plain.step(action), told.step(action)
+    assert torch.equal(theirs.obs[..., 2:], tasks.params.unsqueeze(1).expand(-1, 2, -1))
+    assert torch.equal(ours.reward, theirs.reward)
+    assert torch.equal(plain.bounds(tasks).oracle, told.bounds(tasks).oracle)
+    assert told.published == ()
+
+
+def test_who_is_told_the_goal_soon_goes_there() -> None:
+    family, rng = Told(make("navigation/pearl2019")), generator(0)
+    settings: dict[str, Any] = {"hidden": (64, 64), "gradient_steps": 100, "batch_size": 32, "gamma": 0.9}
+    config = MultiTaskSac.Config(**settings, learning_rate=1e-3)
+    agent = MultiTaskSac(family.observation_space, family.action_space, rng, config)
+    metarl.train(family, agent, rng, iterations=8, rounds=(4,), meta_batch_size=20)
+    found = metarl.evaluate(family, agent, rng, rounds=(5,), greedy_last=True)
+    floor, ceiling = (b.mean().item() for b in found.bounds)
+    assert found.scores.mean() > floor + 0.6 * (ceiling - floor)
