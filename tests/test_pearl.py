@@ -275,9 +275,9 @@ def test_told_families_show_the_task_and_are_otherwise_the_same() -> None:
 def test_who_is_told_the_goal_soon_goes_there() -> None:
     family, rng = Told(make("navigation/pearl2019")), generator(0)
     settings: dict[str, Any] = {"hidden": (64, 64), "gradient_steps": 100, "batch_size": 32, "gamma": 0.9}
-    config = MultiTaskSac.Config(**settings, learning_rate=1e-3)
+    config = MultiTaskSac.Config(**settings, learning_rate=3e-3, tau=0.02, reward_scale=20.0)
     agent = MultiTaskSac(family.observation_space, family.action_space, rng, config)
-    metarl.train(family, agent, rng, iterations=8, rounds=(4,), meta_batch_size=20)
+    metarl.train(family, agent, rng, iterations=6, rounds=(4,), meta_batch_size=20)
     found = metarl.evaluate(family, agent, rng, rounds=(5,), greedy_last=True)
     floor, ceiling = (b.mean().item() for b in found.bounds)
-    assert found.scores.mean() > floor + 0.6 * (ceiling - floor)
+    assert found.scores.mean() > floor + 0.8 * (ceiling - floor)
