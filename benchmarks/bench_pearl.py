@@ -2,10 +2,10 @@
 
     python benchmarks/bench_pearl.py [blocks]
 
-16 tasks x 256 transitions of Half-Cheetah goal velocity, contexts of 100, networks of 3 x 300 and an encoder of
-3 x 200. The reference is the update as published: a state value with its target beside two critics, tasks
-sampled and inferred one after the other, a backward pass a loss. It runs on the same data in the same process,
-in blocks between ours, with torch's own threads. The last line is JSON.
+16 tasks x 256 transitions of Half-Cheetah goal velocity, contexts of 100, networks of 3 x 300 and an encoder
+of 3 x 200. The reference is the update as published: a state value with its target beside two critics, tasks
+sampled and inferred one after the other, a backward pass a loss. It runs on the same data in the same
+process, in blocks between ours, with torch's own threads. The last line is JSON.
 """
 
 import json
@@ -104,9 +104,9 @@ class Reference:
             adam.zero_grad()
         prior = Normal(torch.zeros(self.latent), torch.ones(self.latent))
         kl = sum(kl_divergence(belief, prior).sum() for belief in beliefs)
-        (c.kl_weight * kl).backward(retain_graph=True)  # type: ignore[union-attr]
+        torch.as_tensor(c.kl_weight * kl).backward(retain_graph=True)
         y = c.reward_scale * reward + (1 - terminated) * c.gamma * following
-        sum((each - y).square().mean() for each in q).backward()  # type: ignore[union-attr]
+        torch.stack([(each - y).square().mean() for each in q]).sum().backward()
         for adam in (self.adams[0], *self.adams[2:4]):
             adam.step()
 

@@ -1,6 +1,7 @@
-"""The report's section on beliefs: what an agent that holds a posterior thinks of a few tasks, over time."""
+"""The report's section on beliefs: what an agent that holds a posterior thinks of tasks, when and where."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,54 +17,115 @@ from .session import reseeded
 
 WIDTH = 960  # of the page's column, in pixels
 DIMENSIONS = 5  # of the embedding, that are drawn
-SHOWN = 5  # tasks
+SHOWN, MANY = 5, 100  # tasks whose beliefs are followed, and those that are placed in the embedding
+COLOURS = "viridis"  # of a task's numbers
+QUANTILES = (0.1, 0.5, 0.9)  # of the width over tasks
+
+
+class Beliefs(NamedTuple):
+    """What was believed of N tasks at each of L steps; the steps that were not played are at the end."""
+
+    mean: np.ndarray  # [L, N, Z]
+    std: np.ndarray  # [L, N, Z]
+    played: np.ndarray  # [L, N], bool
+    params: np.ndarray  # [N, P]
+
+    def of(self, places: np.ndarray) -> "Beliefs":
+        """Those of some tasks."""
+        mean, std, played, params = self
+        return Beliefs(mean[:, places], std[:, places], played[:, places], params[places])
 
 
 def beliefs(m: Material) -> str:
-    """The posterior's mean and width at every step of a trial; nothing where the agent has none."""
-    agent: Any = m.session.agent
-    if not hasattr(agent, "posterior"):
+    """The posterior over time, and where it places tasks; nothing where the agent has none."""
+    if not hasattr(m.session.agent, "posterior"):
         return ""
-    protocol, family = m.session.experiment.evaluation, m.session.family
-    with reseeded(m.session.rng, protocol.seed) as rng:
-        tasks = evenly(family.sample_tasks(None, "test", rng), SHOWN)
-        trial = run_trial(family, agent, tasks, protocol.rounds, rng, protocol.greedy_last)
-    episodes, valid = protocol.rounds[0], unroll(trial).valid
-    # the first learner of each task; [L, N, Z] and, the steps that were not played at the end, [L, N]
-    mean, std = (x[:, ::episodes].cpu().numpy() for x in agent.posterior(trial))
-    played = valid[:, ::episodes].cpu().numpy()
-    starts = family.horizon * np.arange(1, len(protocol.rounds)) if played.all() else ()
-    drawn = min(DIMENSIONS, mean.shape[-1])
-    names = [task_named(family, values) for values in tasks.params.tolist()]
-
-    def draw(figure: Figure) -> None:
-        panels = figure.subplots(2, -(-(drawn + 1) // 2), sharex=True, squeeze=False).flatten()
-        for n, name in enumerate(names):
-            steps, colour = np.flatnonzero(played[:, n]), (INK, *PUBLISHED)[n]
-            for z, axes in enumerate(panels[:drawn]):
-                over_time(axes, steps, mean[steps, n, z], std[steps, n, z], colour)
-            panels[drawn].plot(steps, std[steps, n].mean(-1), color=colour, lw=1, label=name)
-        for z, axes in enumerate(panels[:drawn]):
-            axes.set_title(f"dimension {z + 1}")
-        panels[drawn].set_title("mean width")
-        panels[drawn].set_ylim(0)
-        panels[drawn].legend(frameon=False, fontsize=9)
-        for axes in panels[: drawn + 1]:
-            for start in starts:
-                axes.axvline(start, color=PALE, lw=0.8, ls=":")
-        for axes in panels[drawn + 1 :]:
-            axes.remove()
-        figure.supxlabel("steps of the trial", fontsize=11)
-
+    found, family = held(m), m.session.family
+    count = len(found.params)
+    few = found.of(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
+    rounds = len(m.session.experiment.evaluation.rounds)
+    starts = family.horizon * np.arange(1, rounds) if found.played.all() else np.empty(0)
+    names = [task_named(family, values) for values in few.params.tolist()]
     return section(
         "beliefs",
         "What it believes",
-        f"The posterior over the task's embedding while the agent plays {plural(len(names), 'test task')}: "
-        "its mean (line) and standard deviation (band) in each dimension, and its mean width. At first it "
-        "is the same for all; where the agent has learned to tell tasks apart, the lines part as it sees "
-        "more, and the width falls. Dotted lines are the starts of episodes.",
-        svg("beliefs", WIDTH, 430, draw),
+        f"The posterior over the task's embedding while the agent plays {plural(len(names), 'test task')}, "
+        "an episode a round: its mean (line) and standard deviation (band) in each dimension, and its mean "
+        "width. At first it is the same for all; where the agent has learned to tell tasks apart, the lines "
+        "part as it sees more, and the width falls. Dotted lines are the starts of episodes.",
+        svg("beliefs", WIDTH, 430, lambda figure: followed(figure, few, names, starts)),
+        "<p>Where the posterior's means of many test tasks end, in the two directions in which they differ "
+        "most, coloured by the task's true numbers; and how its width falls with the transitions seen "
+        "(median, and the middle 80 % of tasks).</p>",
+        svg("embedding", WIDTH, 330, lambda figure: embedded(figure, found, family)),
     )
+
+
+def held(m: Material) -> Beliefs:
+    """The beliefs in up to MANY test tasks, by their first number, each played by one learner."""
+    agent: Any = m.session.agent
+    protocol, family = m.session.experiment.evaluation, m.session.family
+    with reseeded(m.session.rng, protocol.seed) as rng:
+        tasks = evenly(family.sample_tasks(None, "test", rng), MANY)
+        trial = run_trial(family, agent, tasks, (1,) * len(protocol.rounds), rng, protocol.greedy_last)
+    mean, std = (x.cpu().numpy() for x in agent.posterior(trial))
+    return Beliefs(mean, std, unroll(trial).valid.cpu().numpy(), tasks.params.cpu().numpy())
+
+
+def followed(figure: Figure, b: Beliefs, names: Sequence[str], starts: np.ndarray) -> None:
+    """A panel a dimension, over time, and one of the mean width."""
+    drawn = min(DIMENSIONS, b.mean.shape[-1])
+    panels = figure.subplots(2, -(-(drawn + 1) // 2), sharex=True, squeeze=False).flatten()
+    for n, name in enumerate(names):
+        steps, colour = np.flatnonzero(b.played[:, n]), (INK, *PUBLISHED)[n]
+        for z, axes in enumerate(panels[:drawn]):
+            over_time(axes, steps, b.mean[steps, n, z], b.std[steps, n, z], colour)
+        panels[drawn].plot(steps, b.std[steps, n].mean(-1), color=colour, lw=1, label=name)
+    for z, axes in enumerate(panels[:drawn]):
+        axes.set_title(f"dimension {z + 1}")
+    panels[drawn].set_title("mean width")
+    panels[drawn].set_ylim(0)
+    panels[drawn].legend(frameon=False, fontsize=9)
+    for axes in panels[: drawn + 1]:
+        for start in starts:
+            axes.axvline(start, color=PALE, lw=0.8, ls=":")
+    for axes in panels[drawn + 1 :]:
+        axes.remove()
+    figure.supxlabel("steps of the trial", fontsize=11)
+
+
+def embedded(figure: Figure, b: Beliefs, family: Any) -> None:
+    """All tasks in two dimensions, once for each of their first two numbers; the width against the steps."""
+    last = b.played.sum(0) - 1
+    place = principal(b.mean[last, np.arange(len(last))])
+    shown = min(2, b.params.shape[1])
+    *panels, width = figure.subplots(1, shown + 1)
+    for k, axes in enumerate(panels):
+        points = axes.scatter(*place.T, c=b.params[:, k], cmap=COLOURS, s=22)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        parameter = family.task_space[k]
+        unit = f" ({parameter.unit})" if parameter.unit else ""
+        figure.colorbar(points, ax=axes, label=f"{parameter.name}{unit}")
+        axes.set_title("the embedding")
+    mean = np.where(b.played, b.std.mean(-1), np.nan)
+    seen = b.played.any(1)
+    low, middle, high = np.nanquantile(mean[seen], QUANTILES, axis=1)
+    steps = np.flatnonzero(seen)
+    width.plot(steps, middle, color=INK, lw=1)
+    width.fill_between(steps, low, high, color=INK, alpha=0.15, lw=0)
+    width.set_ylim(0)
+    width.set_title("mean width")
+    width.set_xlabel("transitions seen")
+
+
+def principal(x: np.ndarray) -> np.ndarray:
+    """Rows [N, Z] in the two directions in which they vary most, [N, 2]."""
+    centred = x - x.mean(0)
+    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    found: np.ndarray = np.zeros((len(x), 2))
+    found[:, : len(directions)] = centred @ directions.T
+    return found
 
 
 def over_time(axes: Axes, steps: Any, mean: Any, std: Any, colour: str) -> None:

@@ -1,6 +1,7 @@
 """PEARL: its posterior against closed forms, what its context is, and how its embedding is held."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ import metarl
 from metarl import ConfigError, Step, Trial, generator, run_trial
 from metarl.agents import MultiTaskSac, Pearl, RecurrentSac
 from metarl.envs import Told, make
+from metarl.experiments import main
+from metarl.runs import Run
 
 SMALL: dict[str, Any] = {"hidden": (8,), "gradient_steps": 2, "update_tasks": 4}
 
@@ -281,3 +284,37 @@ def test_who_is_told_the_goal_soon_goes_there() -> None:
     found = metarl.evaluate(family, agent, rng, rounds=(5,), greedy_last=True)
     floor, ceiling = (b.mean().item() for b in found.bounds)
     assert found.scores.mean() > floor + 0.8 * (ceiling - floor)
+
+
+# --- from the command line
+
+TINY = [
+    *("--family=navigation/pearl2019", "--meta_batch_size=3", "--rounds=[1,1]", "--checkpoint_every=1"),
+    *("--agent.hidden=[8]", "--agent.gradient_steps=3", "--agent.batch_size=8"),
+    *("--agent.learning_starts=0", "--evaluation.rounds=[1,1]"),
+]
+KINDS = {
+    "pearl": ["--agent.encoder_layers=[8]"],
+    "multi_task_sac": ["--tell_task=true"],
+    "recurrent_sac": ["--agent.memory_width=8"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_is_the_one_that_was_not_interrupted_buffers_included(
+    kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"family: navigation/pearl2019\nagent:\n  name: {kind}\n")
+    settings = [*TINY, *KINDS[kind]]
+    assert main(["train", str(file), "--out", str(tmp_path / "whole"), *settings, "--iterations=4"]) == 0
+    assert main(["train", str(file), "--out", str(tmp_path / "parts"), *settings, "--iterations=2"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "parts"), "--iterations=4"]) == 0
+    ours, theirs = (Run(tmp_path / name).load(torch.device("cpu")) for name in ("whole", "parts"))
+    assert ours is not None
+    assert theirs is not None
+    assert ours["agent"]["replay.data"].any()
+    assert all(torch.equal(x, theirs["agent"][name]) for name, x in ours["agent"].items())
+    assert torch.equal(ours["rng"], theirs["rng"])
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert ('aria-label="embedding"' in page) == (kind == "pearl")
