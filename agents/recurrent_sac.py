@@ -69,8 +69,7 @@ class RecurrentSac(OffPolicy):
         self.memory = make_memory(c.memory, self.width, c.memory_width, rng)
         # the networks also see the present input as it is: the memory need not carry it
         self.make_learner(c.memory_width + self.width)
-        self.register_buffer("length", torch.zeros((), dtype=torch.int64, device=rng.device))
-        self.length: Tensor  # L, steps of a trial
+        self.length = 0  # L, steps of the trials in replay
 
     # --- the agent's side of a trial
 
@@ -112,13 +111,13 @@ class RecurrentSac(OffPolicy):
             raise ConfigError(
                 f"agent.replay_capacity is {capacity}; allowed: a multiple of {length}, the steps of a trial"
             )
-        self.length.fill_(length)
+        self.length = length
         remember(self.replay, slots, *trial.rounds, whole=True)
         return slots
 
     def draw(self, slots: Tensor) -> Draw:
         """Whole trials of each task, [M, K L, ...], and the noise for actions there."""
-        length, n = int(self.length), self.config.batch_size
+        length, n = self.length, self.config.batch_size
         u = torch.rand(len(slots), n, generator=self.rng, device=slots.device)
         trials = self.replay.size[slots, None] // length
         first = torch.minimum((u * trials).long(), trials - 1) * length
@@ -129,9 +128,9 @@ class RecurrentSac(OffPolicy):
 
     def loss(self, draw: Draw, part: Tensor) -> tuple[Tensor, Tensor]:
         """J_Q + J_π + J_α over the steps of whole trials, as one episode each."""
-        length, draw = int(self.length), columns(draw, part)
+        draw = columns(draw, part)
         # learners side by side, time first: [L, B, ...]
-        steps, *noise = columns_of_trials(draw, length)
+        steps, *noise = columns_of_trials(draw, self.length)
         x = self.read(steps)
         share = steps.valid.sum() * self.config.update_tasks / len(part)
         reward = steps.target if self.config.learn_from_target else steps.reward

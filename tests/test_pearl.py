@@ -318,3 +318,20 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted_buffers_included(
     assert torch.equal(ours["rng"], theirs["rng"])
     page = (tmp_path / "whole" / "report.html").read_text()
     assert ('aria-label="embedding"' in page) == (kind == "pearl")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("navigation-sparse/pearl2019", 80),
+        ("navigation/pearl2019", 80),
+        ("half-cheetah-vel/pearl2019", 100),
+        ("half-cheetah-dir/pearl2019", 2),
+        ("walker2d-params/pearl2019", 40),
+    ],
+)
+def test_pearls_families_have_fixed_training_tasks(name: str, size: int) -> None:
+    pool = make(name).sample_tasks(None, "train", generator(0))
+    assert pool.ids.tolist() == [*range(size)]
+    drawn = make(name).sample_tasks(2, "train", generator(1))
+    assert torch.equal(pool.params[drawn.ids], drawn.params)
