@@ -121,8 +121,8 @@ class OffPolicy(nn.Module, ABC):
             require_target(torch.stack([r.target.abs().sum() for r in trial.rounds]))
         self.store(trial)
         self.played += sum(r.valid.sum() for r in trial.rounds)
-        found = {"played": float(self.played.item())}
-        return found | (self.learn() if found["played"] >= self.config.learning_starts else {})
+        found = self.learn() if self.played.item() >= self.config.learning_starts else {}
+        return {"gradient_steps": float(self.updates.item()), **found}
 
     def store(self, trial: Trial) -> Tensor:
         """All rounds into replay; the tasks' slots, [N]."""

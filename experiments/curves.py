@@ -205,11 +205,12 @@ def running_mean(y: Array) -> tuple[slice, Array]:
 
 
 def diagnostics(figure: Figure, metrics: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """The agent's own numbers, one small panel each."""
+    """The agent's own numbers, one small panel each, from the iteration on that has them."""
     columns = min(6, len(names))
     panels = figure.subplots(-(-len(names) // columns), columns, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
-        smoothed_line(axes, np.arange(len(metrics)), np.array([m[name] for m in metrics]), "#5b6770")
+        places, values = np.array([(k, m[name]) for k, m in enumerate(metrics) if name in m]).T
+        smoothed_line(axes, places, values, "#5b6770")
         axes.set_title(name, fontsize=10.5)
         axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(3))

@@ -106,7 +106,7 @@ def learning(m: Material) -> str:
         pictures.append(
             svg("learning_total", WIDTH, 260, lambda f: curves.learning_curves(f, m.metrics, whole, what))
         )
-    names = [key for key in m.metrics[0] if key not in TOTALS and not key.startswith("return_")]
+    names = [key for key in m.metrics[-1] if key not in TOTALS and not key.startswith("return_")]
     if names:
         height = 135 * -(-len(names) // 6)
         small = svg("diagnostics", WIDTH, height, lambda f: curves.diagnostics(f, m.metrics, names))

@@ -183,7 +183,7 @@ def test_a_dense_reward_trains_and_the_context_stays_sparse() -> None:
 def test_nothing_is_learned_before_learning_starts() -> None:
     agent, trial = played(learning_starts=150)  # a trial has 4 x 5 x 6 steps
     before = weight_of(agent.sac.actor[0]).clone()
-    assert agent.meta_update(trial) == {"played": 120.0}
+    assert agent.meta_update(trial) == {"gradient_steps": 0.0}
     assert torch.equal(weight_of(agent.sac.actor[0]), before)
     assert "critic_loss" in agent.meta_update(trial)
     assert not torch.equal(weight_of(agent.sac.actor[0]), before)
