@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
 from metarl import (
-    SAID,
+    SAC_METRICS,
     STRICT,
     Act,
     Adam,
@@ -46,10 +45,10 @@ class OffPolicyConfig(SacConfig):
     """Transitions of each of them."""
     learning_starts: NonNegativeInt = 0
     """Environment steps that are played before anything is learned."""
-    replay_tasks: PositiveInt = 100
+    replay_tasks: PositiveInt = 200
     """Tasks that are remembered: all of a fixed pool, or the latest of a continuous distribution."""
     replay_capacity: PositiveInt = 20_000
-    """Steps that are remembered of each."""
+    """Steps that are remembered of each; their place is reserved at the start."""
     learn_from_target: bool = False
     """Learn from the reward that the family shows to training alone, as a dense one of a sparse family."""
 
@@ -73,7 +72,7 @@ class OffPolicy(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.rng = rng
-        if not isinstance(action_space, gym.spaces.Box) or not np.isfinite(action_space.high).all():
+        if not isinstance(action_space, gym.spaces.Box) or not action_space.is_bounded():
             raise ConfigError(f"action_space is {action_space}; allowed off policy: a Box with bounds")
         self.observed, self.acted = int(observation_space.shape[0]), int(action_space.shape[0])
         bounds = [torch.as_tensor(x, device=rng.device) for x in (action_space.low, action_space.high)]
@@ -102,6 +101,10 @@ class OffPolicy(nn.Module, ABC):
 
     def check_rounds(self, rounds: Several[int]) -> None:
         """Any will do."""
+
+    def check_pool(self, tasks: int) -> None:
+        """Raise ConfigError where replay has no room for a fixed pool of so many training tasks."""
+        self.replay.check_pool(tasks)
 
     def acting(self, policy: Squashed, explore: bool) -> Act:
         """An action, in the environment's units, and its log-density there; no critic's value."""
@@ -150,7 +153,7 @@ class OffPolicy(nn.Module, ABC):
     @property
     def said(self) -> tuple[str, ...]:
         """The names of what `loss` reports."""
-        return SAID
+        return SAC_METRICS
 
     @abstractmethod
     def draw(self, slots: Tensor) -> Any:
@@ -185,12 +188,14 @@ class OffPolicy(nn.Module, ABC):
 
     def experience(self, draw: Draw, x: Tensor, next_x: Tensor) -> Experience:
         """Steps with what is read before and after each."""
-        steps = draw.steps
-        reward = steps.target if self.config.learn_from_target else steps.reward
-        share = 1 / (self.config.update_tasks * self.config.batch_size)
-        weight = torch.full_like(reward, share)
+        steps, reward = draw.steps, self.rewarded(draw.steps)
+        weight = torch.full_like(reward, 1 / (self.config.update_tasks * self.config.batch_size))
         action, noise = self.unit_action(steps.action), (draw.noise, draw.next_noise)
         return Experience(x, action, reward, next_x, steps.terminated, weight, *noise)
+
+    def rewarded(self, steps: Transitions) -> Tensor:
+        """The rewards that are learned from."""
+        return steps.target if self.config.learn_from_target else steps.reward
 
 
 def remember(replay: Replay, slots: Tensor, *rounds: Rollout, whole: bool = False) -> None:

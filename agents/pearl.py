@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from metarl import (
-    SAID,
+    SAC_METRICS,
     STRICT,
     Act,
     ConfigError,
@@ -118,9 +118,8 @@ class Pearl(OffPolicy):
         n = steps.reward.shape[1]
         rows = Transitions.of(steps, n)  # [N E, L, ...]
         said = self.encoder(self.seen(rows))
-        before = Evidence(*(x.cumsum(1) - x for x in (y * rows.valid.unsqueeze(-1) for y in said)))
-        first = torch.zeros_like(before.precision[:, :1])
-        before = Evidence(*(torch.cat([first, x[:, 1:]], 1) for x in before))  # exactly nothing
+        sums = [(x * rows.valid.unsqueeze(-1)).cumsum(1) for x in said]
+        before = Evidence(*(torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1) for x in sums))
         q = self.encoder.posterior(before)
         return q.mean.transpose(0, 1), q.log_std.exp().transpose(0, 1)
 
@@ -148,7 +147,7 @@ class Pearl(OffPolicy):
     @property
     def said(self) -> tuple[str, ...]:
         """The learner's, and the divergence from the prior in nats."""
-        return *SAID, "posterior_kl"
+        return *SAC_METRICS, "posterior_kl"
 
     def loss(self, draw: PearlDraw, part: Tensor) -> tuple[Tensor, Tensor]:
         """J_Q + J_π + J_α + β Σ_tasks KL(q(z | c) ‖ p(z)): one posterior and one z for all of it.

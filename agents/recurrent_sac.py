@@ -37,8 +37,17 @@ class Belief(NamedTuple):
     fresh: bool
 
 
+class TrialDraw(NamedTuple):
+    """A gradient step's trials, and what each of their steps weighs in the losses."""
+
+    batch: Draw  # [M, K L, ...] each
+    weight: Tensor  # [M, K L]
+
+
 class RecurrentSac(OffPolicy):
     """Soft actor-critic on the present input and a memory's features."""
+
+    unit = "episodes"  # what its reports count: there is nothing else between two rounds
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(OffPolicyConfig):
@@ -105,17 +114,20 @@ class RecurrentSac(OffPolicy):
 
     def store(self, trial: Trial) -> Tensor:
         """Whole trials into replay, learner by learner, with the steps that were not played."""
-        slots = self.replay.slots_of(trial.tasks)
         length, capacity = sum(len(r.reward) for r in trial.rounds), self.config.replay_capacity
-        if capacity % length:
+        if self.length not in (0, length):
+            raise ConfigError(f"a trial has {length} steps; allowed: {self.length}, as those in replay")
+        if capacity < length:
             raise ConfigError(
-                f"agent.replay_capacity is {capacity}; allowed: a multiple of {length}, the steps of a trial"
+                f"agent.replay_capacity is {capacity}; allowed: {length} or more, a trial's steps"
             )
         self.length = length
+        self.replay.capacity = capacity - capacity % length  # trials are never cut
+        slots = self.replay.slots_of(trial.tasks)
         remember(self.replay, slots, *trial.rounds, whole=True)
         return slots
 
-    def draw(self, slots: Tensor) -> Draw:
+    def draw(self, slots: Tensor) -> TrialDraw:
         """Whole trials of each task, [M, K L, ...], and the noise for actions there."""
         length, n = self.length, self.config.batch_size
         u = torch.rand(len(slots), n, generator=self.rng, device=slots.device)
@@ -124,24 +136,26 @@ class RecurrentSac(OffPolicy):
         index = first.unsqueeze(-1) + torch.arange(length, device=slots.device)
         steps = Transitions.unpack(self.replay.rows(slots, index.flatten(1)), self.observed, self.acted)
         noise = (self.normal(len(slots), n * length, self.acted) for _ in range(2))
-        return Draw(steps, *noise)
+        weight = steps.valid / steps.valid.sum()
+        return TrialDraw(Draw(steps, *noise), weight)
 
-    def loss(self, draw: Draw, part: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, draw: TrialDraw, part: Tensor) -> tuple[Tensor, Tensor]:
         """J_Q + J_π + J_α over the steps of whole trials, as one episode each."""
-        draw = columns(draw, part)
-        # learners side by side, time first: [L, B, ...]
-        steps, *noise = columns_of_trials(draw, self.length)
+        turned = side_by_side(columns(draw, part), self.length)  # [L, B, ...]
+        (steps, *noise), weight = turned
         x = self.read(steps)
-        share = steps.valid.sum() * self.config.update_tasks / len(part)
-        reward = steps.target if self.config.learn_from_target else steps.reward
-        parts = x[:-1], self.unit_action(steps.action), reward, x[1:].detach()
-        return self.sac.loss(Experience(*parts, ending(steps), steps.valid / share, *noise))
+        action, reward = self.unit_action(steps.action), self.rewarded(steps)
+        return self.sac.loss(
+            Experience(x[:-1], action, reward, x[1:].detach(), ending(steps), weight, *noise)
+        )
 
     def read(self, steps: Transitions) -> Tensor:
         """What the networks read before each of L steps [L, B, ...] and after the last, [L + 1, B, X]."""
-        obs = torch.cat([steps.obs, steps.next_obs[-1:]])
+        # what follows a trial's last played step is not the next row's, which was not played
+        after = torch.where(steps.valid[1:, :, None] > 0, steps.obs[1:], steps.next_obs[:-1])
+        obs = torch.cat([steps.obs[:1], after, steps.next_obs[-1:]])
         action, reward = (torch.cat([torch.zeros_like(x[:1]), x]) for x in (steps.action, steps.reward))
-        done = torch.cat([steps.done, torch.zeros_like(steps.done[:1])])
+        done = torch.cat([steps.done * steps.valid, torch.zeros_like(steps.done[:1])])
         x = self.inputs(obs, action, reward, done)
         return torch.cat([self.memory.sequence(x), x], -1)
 
@@ -149,13 +163,11 @@ class RecurrentSac(OffPolicy):
 def ending(steps: Transitions) -> Tensor:
     """1 at a trial's last played step where its episode ended by itself: else another episode follows."""
     after = torch.cat([steps.valid[1:], torch.zeros_like(steps.valid[:1])])
-    return steps.terminated * (1 - after)
+    return steps.terminated * steps.valid * (1 - after)
 
 
-def columns_of_trials(draw: Draw, length: int) -> tuple[Transitions, Tensor, Tensor]:
-    """[m, K L, ...] to [L, m K, ...]."""
-
-    def turned(x: Tensor) -> Tensor:
+def side_by_side(x: Any, length: int) -> Any:
+    """[m, K L, ...] to [L, m K, ...], in all tensors of nested tuples."""
+    if isinstance(x, Tensor):
         return x.unflatten(1, (-1, length)).flatten(0, 1).transpose(0, 1)
-
-    return Transitions(*map(turned, draw.steps)), turned(draw.noise), turned(draw.next_noise)
+    return type(x)(*(side_by_side(part, length) for part in x))

@@ -13,13 +13,15 @@ from metarl import Family, Outcome, Published, Tasks
 class Told:
     """Another family, whose observations end with the task's numbers, each [-1, 1] over its trained range.
 
-    All else is that family's, but for published results, whose agents were told nothing.
+    All else is that family's, but for published results, whose agents were told nothing. It does not pass
+    `check_family`: that promises that tasks are hidden.
     """
 
     published: tuple[Published, ...] = ()
 
     def __init__(self, family: Family) -> None:
         self.family = family
+        self.summary = f"{family.summary}; observations tell the task"
         ends = np.array([(p.train_low, p.train_high) for p in family.task_space])
         reach = (ends[:, 1] - ends[:, 0]) / 2
         scale = np.stack([ends.mean(1), np.where(reach > 0, reach, 1.0)])

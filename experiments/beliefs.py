@@ -97,11 +97,13 @@ def followed(figure: Figure, b: Beliefs, names: Sequence[str], starts: np.ndarra
 def embedded(figure: Figure, b: Beliefs, family: Any) -> None:
     """All tasks in two dimensions, once for each of their first two numbers; the width against the steps."""
     last = b.played.sum(0) - 1
-    place = principal(b.mean[last, np.arange(len(last))])
-    shown = min(2, b.params.shape[1])
+    ends = b.mean[last, np.arange(len(last))]
+    known = np.isfinite(ends).all(1)  # an agent that diverged believes nothing
+    place, params = principal(ends[known]), b.params[known]
+    shown = min(2, params.shape[1])
     *panels, width = figure.subplots(1, shown + 1)
     for k, axes in enumerate(panels):
-        points = axes.scatter(*place.T, c=b.params[:, k], cmap=COLOURS, s=22)
+        points = axes.scatter(*place.T, c=params[:, k], cmap=COLOURS, s=22)
         axes.set_xticks([])
         axes.set_yticks([])
         parameter = family.task_space[k]
@@ -121,10 +123,11 @@ def embedded(figure: Figure, b: Beliefs, family: Any) -> None:
 
 def principal(x: np.ndarray) -> np.ndarray:
     """Rows [N, Z] in the two directions in which they vary most, [N, 2]."""
-    centred = x - x.mean(0)
-    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
     found: np.ndarray = np.zeros((len(x), 2))
-    found[:, : len(directions)] = centred @ directions.T
+    if len(x):
+        centred = x - x.mean(0)
+        directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
+        found[:, : len(directions)] = centred @ directions.T
     return found
 
 

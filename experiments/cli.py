@@ -53,7 +53,8 @@ def guarded(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
         full = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not full and "allocate memory" not in str(error):
             raise
-        return _say("error: out of memory; a smaller meta_batch_size, rounds or agent.hidden may help", BAD)
+        what = "meta_batch_size, rounds, agent.hidden or agent.replay_capacity"
+        return _say(f"error: out of memory; a smaller {what} may help", BAD)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left
         return OK

@@ -42,9 +42,8 @@ def motion(session: Session) -> str:
     def draw(figure: Figure) -> None:
         speeds_over_time(figure, recorder, last, tasks, titles, columns)
 
-    goal = (
-        ", dotted the one that earns most and that the agent is never told" if wanted(session.family) else ""
-    )
+    told = "" if session.experiment.tell_task else " and that the agent is never told"
+    goal = f", dotted the one that earns most{told}" if wanted(session.family) else ""
     return section(
         "motion",
         "Motion before and after adaptation",

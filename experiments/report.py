@@ -56,9 +56,10 @@ def header(m: Material) -> str:
         f"in each of {plural(len(m.metrics), 'iteration')}",
         "report made with": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }
+    told = ", told its task" * e.tell_task
     listed = "".join(f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items())
     return (
-        f"<header>\n<h1>{escape(m.test['agent'])} on {escape(m.test['family'])}</h1>\n"
+        f"<header>\n<h1>{escape(m.test['agent'])} on {escape(m.test['family'])}{told}</h1>\n"
         f'<p class="quiet">{escape(e.description)}</p>\n<p class="lead">{lead(m)}</p>\n<dl>{listed}'
         f"<dt>command</dt><dd><code>{escape(command(e))}</code></dd></dl>\n<details><summary>all settings "
         f"(run.yaml)</summary><pre>{escape(m.run.config.read_text(encoding='utf-8'))}</pre></details>\n</header>"

@@ -134,7 +134,8 @@ def beside_solvers(solvers: Sequence[str], studies: Mapping[str, Study]) -> str:
 
 def study_cells(name: str, study: Study) -> list[str]:
     """What a row is about."""
-    return [f"[{name}](#{anchor(name)})", study["agent"], study["family"], str(len(study["seeds"]))]
+    told = ", told its task" * study["settings"].get("tell_task", False)
+    return [f"[{name}](#{anchor(name)})", study["agent"] + told, study["family"], str(len(study["seeds"]))]
 
 
 def costs(study: Study) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Generator
 
-from metarl import Agent, Evaluation, Family, RunError, Split, Tasks, device, evaluate
+from metarl import Agent, ConfigError, Evaluation, Family, RunError, Split, Tasks, device, evaluate
 from metarl.agents import AGENTS
 from metarl.checkpoint import write_atomically
 from metarl.envs import Robot, Told, make
@@ -41,8 +41,20 @@ class Session:
         spaces = self.family.observation_space, self.family.action_space
         self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent.settings)
         self.agent.check_rounds(experiment.rounds)
+        if hasattr(self.agent, "unit"):  # whose memories live through a trial, whatever it is for
+            self.agent.check_rounds(experiment.evaluation.rounds)
+        if hasattr(self.agent, "check_pool"):
+            self.agent.check_pool(self.pool())
         self.family.sample_tasks(experiment.meta_batch_size, "train", device.generator(0, where))  # or refuse
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
+
+    def pool(self) -> int:
+        """How many training tasks there are; of a continuous distribution, how many are played at once."""
+        try:
+            whole = self.family.sample_tasks(None, "train", device.generator(0, self.family.device))
+        except ConfigError:
+            return self.experiment.meta_batch_size
+        return len(whole.ids)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs to continue bit for bit."""

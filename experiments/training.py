@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,7 +87,9 @@ def learn(run: Run, session: Session) -> None:
         session.seconds = time.perf_counter() - before
         for name, value in metrics.items():
             if not math.isfinite(value):
-                hint = "the agent diverged, and smaller steps may help, as agent.inner_lr"
+                hint = (
+                    "the agent diverged, and smaller steps may help, as agent.inner_lr or agent.learning_rate"
+                )
                 raise RunError(f"{name} is {value} in iteration {iteration}: {hint}")
         totals = {"env_steps": session.env_steps, "seconds": round(session.seconds, 3)}
         metrics_file.write({"iteration": iteration, **totals, **metrics})
@@ -101,7 +104,7 @@ def learn(run: Run, session: Session) -> None:
 
     with interruptible() as stopping, Progress(e.iterations, session.iteration) as progress:
         try:
-            train(
+            history = train(
                 family,
                 session.agent,
                 session.rng,
@@ -114,6 +117,12 @@ def learn(run: Run, session: Session) -> None:
         finally:
             metrics_file.close()
             board.close()
+    if history and history[-1].get("gradient_steps") == 0:
+        steps = session.env_steps
+        print(
+            f"metarl: nothing was learned: {steps} steps are fewer than agent.learning_starts",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

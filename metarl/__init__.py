@@ -15,10 +15,9 @@ from .normaliser import Normaliser
 from .optimizer import Adam, remaining, shared_gradients
 from .policy import Batch, Derivatives, Policy
 from .ppo import Judgement, Ppo, PpoConfig
-from .replay import Replay, Transitions
-from .replay import width as packed_width
+from .replay import Replay, Transitions, packed_width
 from .returns import discounted_return, gae, linear_baseline, normalised
-from .sac import SAID, Experience, Sac, SacConfig
+from .sac import SAC_METRICS, Experience, Sac, SacConfig
 from .sequence import Sequence, require_target, steps_of, unroll
 from .settings import STRICT, UNREADABLE, checked, read_yaml
 from .trpo import Trpo, TrpoConfig
@@ -43,7 +42,7 @@ device.keep_freed_memory()
 
 __version__ = "0.1.0"
 __all__ = [
-    "SAID",
+    "SAC_METRICS",
     "SPLITS",
     "STRICT",
     "UNREADABLE",

@@ -102,7 +102,7 @@ class Categorical(NamedTuple):
 
 
 class Distribution(Protocol):
-    """What both can do."""
+    """What the distributions that PPO trains can do."""
 
     @property
     def mode(self) -> Tensor:

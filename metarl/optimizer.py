@@ -1,5 +1,6 @@
 """Gradients that the cores share, and Adam whose state is part of its module's state_dict, as tensors."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -37,10 +38,12 @@ class Adam(nn.Module):
         return found
 
     def step(self, gradients: Sequence[Tensor], lr: float) -> Tensor:
-        """One step down the gradients; their norm before it was clipped, left on its device."""
+        """One step down the gradients; their norm before it was clipped, 0 where none is, on its device."""
         for p, gradient in zip(self.parameters_, gradients, strict=True):
             p.grad = gradient
-        norm = nn.utils.clip_grad_norm_(self.parameters_, self.max_grad_norm)
+        norm = torch.zeros(())
+        if self.max_grad_norm < math.inf:
+            norm = nn.utils.clip_grad_norm_(self.parameters_, self.max_grad_norm)
         self.adam.param_groups[0]["lr"] = lr
         self.adam.step()
         self.adam.zero_grad()

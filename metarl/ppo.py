@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
 from .distributions import Distribution
+from .errors import ConfigError
 from .normaliser import Normaliser
 from .optimizer import Adam, remaining, shared_gradients
 from .returns import gae
@@ -84,6 +85,8 @@ class Ppo(nn.Module):
 
     def __init__(self, parameters: Several[nn.Parameter], config: PpoConfig, rng: Generator) -> None:
         super().__init__()
+        if config.anneal_entropy and not config.anneal:
+            raise ConfigError("agent.anneal_entropy is True; allowed without agent.anneal: false")
         self.config, self.parameters_ = config, list(parameters)
         self.adam = Adam(self.parameters_, config.max_grad_norm)
         self.scale = Normaliser(1, rng.device)  # of the returns: large ones starve the policy under clipping
@@ -110,13 +113,13 @@ class Ppo(nn.Module):
 
     def update(self, trial: Sequence, targets: Targets, judge: Judge, rng: Generator) -> dict[str, float]:
         """`epochs` passes over the meta-batch in minibatches of whole trials."""
-        c, learners = self.config, trial.reward.shape[1]
+        c, learners, rate = self.config, trial.reward.shape[1], self.learning_rate
         said = list[Tensor]()
         for _ in range(c.epochs):
             order = torch.randperm(learners, generator=rng, device=rng.device)
             for part in order.tensor_split(min(c.minibatches, learners)):
                 gradients, losses = self.gradients(trial, targets, judge, part)
-                norm = self.adam.step(gradients, self.learning_rate)
+                norm = self.adam.step(gradients, rate)
                 said.append(torch.cat([losses, norm.unsqueeze(0)]))
         self.updates += 1
         names = "policy_loss", "value_loss", "entropy", "kl", "clipped", "gradient_norm"

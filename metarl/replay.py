@@ -11,7 +11,7 @@ from .types import Tasks
 
 
 class Transitions(NamedTuple):
-    """Steps that were played, [..., n] each; where they follow each other, in that order."""
+    """Steps, [..., n] each; where they follow each other, in that order."""
 
     obs: Tensor  # [..., n, O]
     action: Tensor  # [..., n, A]
@@ -43,7 +43,7 @@ class Transitions(NamedTuple):
         return cls(*(x.unflatten(1, (tasks, -1)).movedim(0, 2).flatten(1, 2) for x in fields))
 
 
-def width(observed: int, acted: int) -> int:
+def packed_width(observed: int, acted: int) -> int:
     """F, the numbers of a packed step."""
     return 2 * observed + acted + len(Transitions._fields) - 3
 
@@ -74,16 +74,19 @@ class Replay(nn.Module):
         Raises ConfigError where there are not enough.
         """
         ids = tasks.ids
-        needed = max(int(ids.max()) + 1, int((ids < 0).sum()))
-        if needed > self.slots:
-            raise ConfigError(
-                f"replay_tasks is {self.slots}; allowed: {needed} or more, for the tasks that are trained on"
-            )
         new = ids < 0
+        self.check_pool(max(int(ids.max()) + 1, int(new.sum())))
         found = torch.where(new, (self.turn + new.cumsum(0) - 1) % self.slots, ids)
         self.turn = (self.turn + new.sum()) % self.slots
         self.clear(found[new])
         return found
+
+    def check_pool(self, tasks: int) -> None:
+        """Raise ConfigError where there are fewer slots than tasks that have to be held at once."""
+        if tasks > self.slots:
+            raise ConfigError(
+                f"agent.replay_tasks is {self.slots}; allowed: {tasks} or more, as many as are trained on"
+            )
 
     def clear(self, slots: Tensor) -> None:
         """Forget what is in these slots."""

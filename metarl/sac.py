@@ -8,18 +8,28 @@ features of a memory. Two critics and their slow targets, no separate state valu
 import math
 from copy import deepcopy
 from itertools import pairwise
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PlainValidator, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 from torch import Generator, Tensor, nn
 
 from .distributions import Squashed
 from .settings import STRICT
 
 LOG_STD = -20.0, 2.0  # of the policy's noise, before the tanh
-SAID = ("critic_loss", "actor_loss", "entropy", "value")  # what an update reports
+SAC_METRICS = ("critic_loss", "actor_loss", "entropy", "value")  # what an update reports
+
+
+def positive_or_auto(value: Any) -> float | Literal["auto"]:
+    """A temperature as it is given; an error in one line for another."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise PydanticCustomError("temperature", "allowed: a positive number, or auto")
+    return float(value)
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -36,7 +46,7 @@ class SacConfig:
     """Widths of the layers of policy and critics."""
     reward_scale: PositiveFloat = 5.0
     """What rewards are multiplied by: the larger, the less entropy counts."""
-    temperature: PositiveFloat | Literal["auto"] = 1.0
+    temperature: Annotated[float | Literal["auto"], PlainValidator(positive_or_auto)] = 1.0
     """Weight of the entropy; auto: learned, so that the entropy is minus the number of action dimensions."""
     regularisation: NonNegativeFloat = 1e-3
     """Weight of the squares of the policy's mean and log standard deviation, before the tanh."""
@@ -96,11 +106,11 @@ class Sac(nn.Module):
         return Squashed(mean, log_std.clamp(*LOG_STD))
 
     def loss(self, e: Experience) -> tuple[Tensor, Tensor]:
-        """The losses of policy, critics and temperature in one sum, whose gradients do not mix; and SAID.
+        """The losses of policy, critics and temperature in one sum, whose gradients do not mix; SAC_METRICS.
 
         J_Q = Σ_b w_b Σ_i (Q_i(x, a) - y)² with y = c r + γ (1 - d) (min_i Q'_i(x', a') - α log π(a' | x'))
-        J_π = Σ_b w_b (α log π(ã | x) - min_i Q_i(x, ã)), x and Q_i as constants
-        J_α = Σ_b w_b -log α (log π(ã | x) + H̄), the policy as a constant
+        J_π = Σ_b w_b (α log π(ã | x) - min_i Q_i(x, ã) + η mean(μ², log² σ)), x and Q_i as constants
+        J_α = -Σ_b w_b log α (log π(ã | x) + H̄), the policy as a constant
         """
         c, alpha, w = self.config, self.log_temperature.detach().exp(), e.weight
         with torch.no_grad():

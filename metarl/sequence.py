@@ -28,7 +28,7 @@ class Sequence(NamedTuple):
 
     def rewarded_by_target(self) -> "Sequence":
         """The steps as training may see them: the family's target is their reward."""
-        return self._replace(reward=require_target(self.target))
+        return self._replace(reward=require_target(self.target * self.valid))
 
     def learners(self, columns: Tensor | slice) -> "Sequence":
         """The steps of some of the learners."""

@@ -1,6 +1,8 @@
 """PEARL: its posterior against closed forms, what its context is, and how its embedding is held."""
 
+import math
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import metarl
-from metarl import ConfigError, Step, Trial, generator, run_trial
+from metarl import ConfigError, Step, Tasks, Trial, generator, run_trial
 from metarl.agents import MultiTaskSac, Pearl, RecurrentSac
 from metarl.envs import Told, make
 from metarl.experiments import main
@@ -245,19 +247,163 @@ def test_replayed_trials_give_a_memory_what_it_had_in_play() -> None:
             step = Step(rollout.next_obs[t], rollout.action[t], rollout.reward[t], nothing)
         played.append(rollout)
     draw = agent.draw(tasks.ids)  # one trial each, twice
-    steps = metarl.Transitions(*(x.unflatten(1, (-1, 12)).flatten(0, 1).transpose(0, 1) for x in draw.steps))
+    steps = in_time(draw.batch.steps, 12)
     with torch.no_grad():
         features = agent.read(steps)[:-1, ::2, :8]  # [L, N, H]
     assert torch.allclose(features, torch.stack(seen), atol=1e-5)
 
 
-def test_a_capacity_that_would_cut_trials_is_refused() -> None:
+def test_a_capacity_is_of_whole_trials() -> None:
     family, rng = make("navigation/pearl2019"), generator(5)
-    config = RecurrentSac.Config(**SMALL, replay_capacity=90)
+    tasks = family.sample_tasks(4, "train", rng)
+    for capacity, trials in ((90, 2), (39, 0)):
+        config = RecurrentSac.Config(**SMALL, replay_capacity=capacity)
+        agent = RecurrentSac(family.observation_space, family.action_space, generator(3), config)
+        trial = run_trial(family, agent, tasks, (1, 1), rng)
+        if trials:
+            for _ in range(3):
+                agent.store(trial)
+            assert agent.replay.size[tasks.ids].tolist() == [40 * trials] * 4
+        else:
+            with pytest.raises(ConfigError, match="replay_capacity is 39; allowed: 40 or more"):
+                agent.store(trial)
+
+
+# --- what ended early, and what is scaled
+
+
+def ended(trial: Trial) -> Trial:
+    """The same trial, had the first learner of the second task ended its first round after 4 steps."""
+    first, *rest = trial.rounds
+    terminated, reward = first.terminated.clone(), first.reward.clone()
+    terminated[3:, 1, 0] = True
+    reward[4:, 1, 0] = 0.0
+    return Trial(trial.tasks, (first._replace(terminated=terminated, reward=reward), *rest))
+
+
+def test_steps_that_were_not_played_are_neither_remembered_nor_inferred_from() -> None:
+    agent, trial = played(rounds=(2, 2))
+    trial = ended(trial)
+    agent.store(trial)
+    sizes = agent.replay.size[trial.tasks.ids]
+    assert sizes.tolist() == [24, 22, 24, 24]
+    assert agent.context.size[trial.tasks.ids].tolist() == [12, 10, 12, 12]
+    belief = agent.adapt(agent.begin(4, 2), trial.rounds[0])
+    q = agent.encoder.posterior(belief.evidence)
+    r = trial.rounds[0]
+    rows = torch.cat([r.obs, r.action, r.reward.unsqueeze(-1)], -1)
+    seen = torch.cat([rows[:4, 1, 0], rows[:, 1, 1]])
+    with torch.no_grad():
+        assert torch.allclose(agent.inferred(seen[None]).mean, q.mean[1:2], atol=1e-5)
+    garbage = r._replace(obs=r.obs.clone())
+    garbage.obs[4:, 1, 0] = 100.0
+    again = agent.adapt(agent.begin(4, 2), garbage)
+    assert all(torch.equal(x, y) for x, y in zip(again.evidence, belief.evidence, strict=True))
+    one, other = (agent.posterior(Trial(trial.tasks, (x, trial.rounds[1]))) for x in (r, garbage))
+    alive = metarl.unroll(trial).valid
+    assert all(torch.equal(x[alive], y[alive]) for x, y in zip(one, other, strict=True))
+
+
+def in_time(steps: metarl.Transitions, length: int) -> metarl.Transitions:
+    """[m, K L, ...] to [L, m K, ...]."""
+    parts = (x.unflatten(1, (-1, length)).flatten(0, 1).transpose(0, 1) for x in steps)
+    return metarl.Transitions(*parts)
+
+
+def test_a_trials_last_step_leads_where_it_led_and_nowhere_where_it_ended() -> None:
+    family, rng = make("navigation/pearl2019"), generator(5)
+    family.horizon = 6
+    config = RecurrentSac.Config(**SMALL | {"batch_size": 1}, memory_width=8)
     agent = RecurrentSac(family.observation_space, family.action_space, generator(3), config)
-    trial = run_trial(family, agent, family.sample_tasks(4, "train", rng), (1, 1), rng)
-    with pytest.raises(ConfigError, match="replay_capacity is 90; allowed: a multiple of 40"):
+    trial = ended(run_trial(family, agent, family.sample_tasks(4, "train", rng), (1, 1), rng))
+    agent.store(trial)
+    draw = agent.draw(trial.tasks.ids)
+    steps = in_time(draw.batch.steps, 12)
+    with torch.no_grad():
+        read = agent.read(steps)[..., 8:]  # (s, a, r, d)
+    assert torch.equal(read[10, 1, :2], trial.rounds[1].next_obs[5, 1, 0])  # the tenth step was the last
+    assert torch.equal(read[12, 0, :2], trial.rounds[1].next_obs[5, 0, 0])
+    assert torch.equal(read[4, 1, :2], trial.rounds[1].obs[0, 1, 0])  # after an end comes another episode
+    assert read[4, 1, -1] == 1
+    ending = import_module("metarl.agents.recurrent_sac").ending(steps)
+    assert not ending.any()
+    last, r = trial.rounds[1], trial.rounds[1].terminated.clone()
+    r[5, 2] = True
+    agent.store(Trial(trial.tasks, (trial.rounds[0], last._replace(terminated=r))))
+    agent.replay.size[trial.tasks.ids] = 12
+    agent.replay.data[:, :12] = agent.replay.data[:, 12:24]
+    ending = import_module("metarl.agents.recurrent_sac").ending(
+        in_time(agent.draw(trial.tasks.ids).batch.steps, 12)
+    )
+    assert ending.nonzero().tolist() == [[11, 2]]
+    # the halves of a meta-batch add up to the whole
+    with torch.no_grad():
+        parts = [agent.loss(draw, part)[0] for part in (torch.arange(2), torch.arange(2, 4))]
+        whole = agent.loss(draw, torch.arange(4))[0]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)  # type: ignore[union-attr]
+    assert draw.weight.count_nonzero() == 12 * 4 - 2
+
+
+def test_actions_are_scaled_to_the_environment_and_back() -> None:
+    family = make("half-cheetah-vel/promp2019")  # actions in [-10, 10]
+    agent = pearl(family)
+    policy = metarl.Squashed(torch.full((1, 1, 6), 0.3), torch.full((1, 1, 6), -0.5))
+    mode = agent.acting(policy, explore=False)
+    assert torch.allclose(mode.action, 10 * torch.full((1, 1, 6), 0.3).tanh())
+    assert torch.allclose(agent.unit_action(mode.action), policy.mode)
+    unit = policy.draw(torch.zeros(1, 1, 6))[1]
+    assert mode.log_prob.item() == pytest.approx(unit.item() - 6 * math.log(10), rel=1e-5)
+
+
+def test_the_bottleneck_adds_its_own_gradient_to_the_encoders() -> None:
+    gradients = []
+    for weight in (0.0, 0.5):
+        agent, trial = played(kl_weight=weight)
         agent.store(trial)
+        draw = agent.draw(trial.tasks.ids)
+        total, _ = agent.loss(draw, torch.arange(4))
+        gradients.append(torch.autograd.grad(total, [weight_of(agent.encoder.layers[0])])[0])
+    kl = agent.encoder.divergence(agent.inferred(draw.context)).sum()  # over tasks, as published
+    [alone] = torch.autograd.grad(kl, [weight_of(agent.encoder.layers[0])])
+    assert torch.allclose(gradients[1] - gradients[0], 0.5 * alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--agent.replay_tasks=79"], "agent.replay_tasks is 79; allowed: 80 or more"),
+        (["--agent.temperature=0"], "agent.temperature is 0; allowed: a positive number, or auto"),
+        (["--agent.temperature=off"], "agent.temperature is False; allowed: a positive number, or auto"),
+        (["--rounds=[2]"], "rounds is [2]; allowed: 2 or more"),
+        (["--agent.learn_from_target=true"], "agent.learn_from_target is True; allowed: false"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(
+    settings: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("family: navigation/pearl2019\nagent:\n  name: pearl\n")
+    assert main(["train", str(file), "--out", str(tmp_path / "run"), *TINY, *settings]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_memories_are_asked_for_equal_rounds_in_evaluation_too_before_they_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("family: navigation/pearl2019\nagent:\n  name: recurrent_sac\n")
+    assert main(["train", str(file), "--out", str(tmp_path / "run"), "--evaluation.rounds=[1,2]"]) == 2
+    assert "rounds is [1, 2]; allowed: the same number in each" in capsys.readouterr().err
+
+
+def test_a_run_that_learns_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("family: navigation/pearl2019\nagent:\n  name: pearl\n")
+    settings = [*TINY, "--agent.encoder_layers=[8]", "--agent.learning_starts=1000", "--iterations=1"]
+    assert main(["train", str(file), "--out", str(tmp_path / "run"), *settings]) == 0
+    assert "nothing was learned" in capsys.readouterr().err
 
 
 def test_told_families_show_the_task_and_are_otherwise_the_same() -> None:
@@ -273,6 +419,13 @@ def test_told_families_show_the_task_and_are_otherwise_the_same() -> None:
     assert torch.equal(ours.reward, theirs.reward)
     assert torch.equal(plain.bounds(tasks).oracle, told.bounds(tasks).oracle)
     assert told.published == ()
+    fast = Told(make("half-cheetah-vel/pearl2019"))
+    tasks = fast.sample_tasks(None, "test", generator(0))
+    shown = fast.reset(tasks, 1, generator(0))[:, 0, -1]
+    assert torch.allclose(shown, tasks.params[:, 0] / 1.5 - 1)  # velocities in [0, 3]
+    others = Tasks(*(x.flip(0) for x in tasks))
+    again = fast.restart(torch.ones(30, 1, dtype=torch.bool), others, generator(0))
+    assert torch.allclose(again[:, 0, -1], shown.flip(0))
 
 
 def test_who_is_told_the_goal_soon_goes_there() -> None:

@@ -75,6 +75,7 @@ def test_too_few_slots_are_an_error_that_says_how_many(ids: tuple[int, ...], nee
 
 def test_a_saved_replay_continues_as_the_one_that_was_not() -> None:
     ours, theirs = Replay(2, 4, 1, CPU), Replay(2, 4, 1, CPU)
+    assert ours.slots_of(tasks_of(-1)).tolist() == [0]
     add(ours, 1, 1, 2, 3)
     state = ours.state_dict()
     assert state["data"].shape == (2, 3, 1)  # not what is empty
@@ -82,6 +83,8 @@ def test_a_saved_replay_continues_as_the_one_that_was_not() -> None:
     for replay in (ours, theirs):
         add(replay, 1, 4, 5)
         add(replay, 0, 6)
+        assert replay.slots_of(tasks_of(-1)).tolist() == [1]
+        add(replay, 1, 2, 3, 4, 5)
     assert torch.equal(ours.data, theirs.data)
     assert held(theirs, 1) == [2, 3, 4, 5]
 

@@ -21,8 +21,9 @@ def _float64() -> Iterator[None]:
 
 def learner(**settings: Any) -> Sac:
     sac = Sac(INPUTS, ACTIONS, SacConfig(hidden=(6, 5), **settings), generator(1))
-    for p in sac.parameters():  # away from the small start, where every loss is flat
-        p.data += 0.3 * torch.empty_like(p).normal_(generator=generator(2))
+    rng = generator(2)
+    for p in sac.parameters():  # away from the small start, where every loss is flat, and from each other
+        p.data += 0.3 * torch.empty_like(p).normal_(generator=rng)
     return sac
 
 
