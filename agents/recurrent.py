@@ -17,6 +17,7 @@ from metarl import (
     ConfigError,
     Head,
     Judgement,
+    Memory,
     MemoryKind,
     MemoryState,
     Normaliser,
@@ -56,10 +57,38 @@ class RecurrentConfig(PpoConfig):
     """Standardise observations, rewards and, where an agent has them, beliefs by running statistics."""
 
 
-class Recurrent(nn.Module, ABC):
-    """An actor-critic with a memory; what of it the policy reads, `judgement` of a subclass says."""
+class Remembering:
+    """An agent's side of a trial where a memory is all that adapts."""
 
     unit = "episodes"  # what its reports count: there is nothing else between two rounds
+    memory: Memory
+
+    def check_rounds(self, rounds: Several[int]) -> None:
+        """A memory is an episode's own: every round needs as many."""
+        if len({*rounds}) > 1:
+            raise ConfigError(f"rounds is {[*rounds]}; allowed: the same number in each, as memories live on")
+
+    def begin(self, tasks: int, episodes: int) -> Belief:
+        """An empty memory for each of N E learners."""
+        state = self.memory.begin(tasks * episodes)
+        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), True)
+
+    def take_in(self, belief: Belief, x: Tensor, done: Tensor) -> tuple[Tensor, Belief]:
+        """The memory's features [N, E, H] after inputs [N, E, I]; an episode that is over moves no memory."""
+        batch = done.shape
+        state = tuple(s.flatten(0, 1) for s in belief.memory)
+        moves = torch.ones_like(done, dtype=torch.bool) if belief.fresh else done == 0
+        features, state = self.memory.step(x.flatten(0, 1), state, moves.flatten())
+        return features.unflatten(0, batch), Belief(tuple(s.unflatten(0, batch) for s in state), False)
+
+    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
+        """Nothing is learned between episodes but that another one begins."""
+        return belief._replace(fresh=True)
+
+
+class Recurrent(Remembering, nn.Module, ABC):
+    """An actor-critic with a memory; what of it the policy reads, `judgement` of a subclass says."""
+
     learner: Ppo
 
     def __init__(
@@ -96,33 +125,13 @@ class Recurrent(nn.Module, ABC):
     def judgement(self, features: Tensor, x: Tensor) -> Judgement:
         """Policy and value from the memory's features [..., H] and the present input [..., I]."""
 
-    # --- the agent's side of a trial
-
-    def check_rounds(self, rounds: Several[int]) -> None:
-        """A memory is an episode's own: every round needs as many."""
-        if len({*rounds}) > 1:
-            raise ConfigError(f"rounds is {[*rounds]}; allowed: the same number in each, as memories live on")
-
-    def begin(self, tasks: int, episodes: int) -> Belief:
-        """An empty memory for each of N E learners."""
-        state = self.memory.begin(tasks * episodes)
-        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), True)
-
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
-        """Take the step in, then act; an episode that is over moves no memory."""
-        batch = step.reward.shape
-        state = tuple(x.flatten(0, 1) for x in belief.memory)
-        moves = torch.ones_like(step.done, dtype=torch.bool) if belief.fresh else step.done == 0
-        x = self.inputs(*step).flatten(0, 1)
-        features, state = self.memory.step(x, state, moves.flatten())
-        policy, value = self.judgement(features.unflatten(0, batch), x.unflatten(0, batch))
+        """Take the step in, then act."""
+        x = self.inputs(*step)
+        features, belief = self.take_in(belief, x, step.done)
+        policy, value = self.judgement(features, x)
         action = policy.sample(self.rng) if explore else policy.mode
-        act = Act(action, policy.log_prob(action), self.learner.scale.inverse(value))
-        return act, Belief(tuple(x.unflatten(0, batch) for x in state), False)
-
-    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Nothing is learned between episodes but that another one begins."""
-        return belief._replace(fresh=True)
+        return Act(action, policy.log_prob(action), self.learner.scale.inverse(value)), belief
 
     # --- what is read of a step
 

@@ -4,7 +4,6 @@ RL²'s problem learned off policy: a memory lives through all episodes of a tria
 replayed. One memory serves policy and critics; the critics' loss trains it.
 """
 
-from collections.abc import Sequence as Several
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -19,8 +18,6 @@ from metarl import (
     ConfigError,
     Experience,
     MemoryKind,
-    MemoryState,
-    Rollout,
     Step,
     Transitions,
     Trial,
@@ -28,13 +25,7 @@ from metarl import (
 )
 
 from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, remember
-
-
-class Belief(NamedTuple):
-    """The memory of each learner, and whether a new episode begins."""
-
-    memory: MemoryState  # [N, E, ...] each
-    fresh: bool
+from .recurrent import Belief, Remembering
 
 
 class TrialDraw(NamedTuple):
@@ -44,10 +35,8 @@ class TrialDraw(NamedTuple):
     weight: Tensor  # [M, K L]
 
 
-class RecurrentSac(OffPolicy):
+class RecurrentSac(Remembering, OffPolicy):
     """Soft actor-critic on the present input and a memory's features."""
-
-    unit = "episodes"  # what its reports count: there is nothing else between two rounds
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(OffPolicyConfig):
@@ -82,29 +71,11 @@ class RecurrentSac(OffPolicy):
 
     # --- the agent's side of a trial
 
-    def check_rounds(self, rounds: Several[int]) -> None:
-        """A memory is an episode's own: every round needs as many."""
-        if len({*rounds}) > 1:
-            raise ConfigError(f"rounds is {[*rounds]}; allowed: the same number in each, as memories live on")
-
-    def begin(self, tasks: int, episodes: int) -> Belief:
-        """An empty memory for each of N E learners."""
-        state = self.memory.begin(tasks * episodes)
-        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), True)
-
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
-        """Take the step in, then act; an episode that is over moves no memory."""
-        batch = step.reward.shape
-        state = tuple(x.flatten(0, 1) for x in belief.memory)
-        moves = torch.ones_like(step.done, dtype=torch.bool) if belief.fresh else step.done == 0
+        """Take the step in, then act."""
         x = self.inputs(*step)
-        features, state = self.memory.step(x.flatten(0, 1), state, moves.flatten())
-        policy = self.sac.policy(torch.cat([features.unflatten(0, batch), x], -1))
-        return self.acting(policy, explore), Belief(tuple(s.unflatten(0, batch) for s in state), False)
-
-    def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """Nothing is learned between episodes but that another one begins."""
-        return belief._replace(fresh=True)
+        features, belief = self.take_in(belief, x, step.done)
+        return self.acting(self.sac.policy(torch.cat([features, x], -1)), explore), belief
 
     def inputs(self, obs: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
         """(s_t, a_{t-1}, r_{t-1}, d_{t-1}), [..., I]: all that is new at a step."""
