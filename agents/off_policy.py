@@ -48,7 +48,7 @@ class OffPolicyConfig(SacConfig):
     replay_tasks: PositiveInt = 200
     """Tasks that are remembered: all of a fixed pool, or the latest of a continuous distribution."""
     replay_capacity: PositiveInt = 20_000
-    """Steps that are remembered of each; their place is reserved at the start."""
+    """Steps that are remembered of each; on a GPU their place is taken from the start."""
     learn_from_target: bool = False
     """Learn from the reward that the family shows to training alone, as a dense one of a sparse family."""
 

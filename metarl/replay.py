@@ -59,7 +59,8 @@ class Replay(nn.Module):
         super().__init__()
         self.slots, self.capacity = slots, capacity
         whole = torch.zeros(slots, dtype=torch.int64, device=device)
-        self.register_buffer("data", torch.zeros(slots, capacity, features, device=device))
+        # not written before it is used: on a CPU what stays empty takes no memory
+        self.register_buffer("data", torch.empty(slots, capacity, features, device=device))
         self.register_buffer("size", whole)  # rows of each slot
         self.register_buffer("place", whole.clone())  # where its next row goes
         self.register_buffer("turn", whole[0].clone())  # the next slot of a task without an id
@@ -122,13 +123,15 @@ class Replay(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "data"] = self.data[:, : int(self.size.max())].clone()
+        filled = int(self.size.max())
+        empty = torch.arange(filled, device=self.size.device) >= self.size[:, None]
+        destination[prefix + "data"] = self.data[:, :filled].masked_fill(empty[..., None], 0.0)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         name = prefix + "data"
         saved = state_dict.get(name)
         if saved is not None and saved.shape[1] <= self.capacity:
-            whole = torch.zeros_like(self.data)
+            whole = torch.empty_like(self.data)
             whole[:, : saved.shape[1]] = saved
             state_dict = {**state_dict, name: whole}
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -18,7 +18,8 @@ CHEAP = ("navigation/pearl2019", "navigation/maml2017")
 
 def small(kind: str, family: Any, rng: Any = None) -> Any:
     """An agent of that kind, with few gradient steps where it would take thousands."""
-    agent, few = AGENTS[kind], {"gradient_steps": 2, "batch_size": 4, "hidden": (8,)}
+    agent = AGENTS[kind]
+    few = {"gradient_steps": 2, "batch_size": 4, "hidden": (8,), "replay_capacity": 400}
     config = agent.Config(**few if hasattr(agent.Config, "gradient_steps") else {})
     return agent(family.observation_space, family.action_space, rng or generator(0), config)
 

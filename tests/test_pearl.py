@@ -31,7 +31,13 @@ def _float64() -> Iterator[None]:
 
 
 def pearl(family: Any, **settings: Any) -> Pearl:
-    small = SMALL | {"encoder_layers": (7,), "latent_dim": 3, "batch_size": 8, "context_size": 6}
+    small = SMALL | {
+        "encoder_layers": (7,),
+        "latent_dim": 3,
+        "batch_size": 8,
+        "context_size": 6,
+        "replay_capacity": 480,
+    }
     return Pearl(
         family.observation_space, family.action_space, generator(3), Pearl.Config(**small | settings)
     )

@@ -85,7 +85,9 @@ def test_a_saved_replay_continues_as_the_one_that_was_not() -> None:
         add(replay, 0, 6)
         assert replay.slots_of(tasks_of(-1)).tolist() == [1]
         add(replay, 1, 2, 3, 4, 5)
-    assert torch.equal(ours.data, theirs.data)
+    for slot in range(2):
+        filled = slice(int(ours.size[slot]))
+        assert torch.equal(ours.data[slot, filled], theirs.data[slot, filled])
     assert held(theirs, 1) == [2, 3, 4, 5]
 
 
