@@ -178,8 +178,14 @@ def described(kind: type, prefix: str = "") -> list[tuple[str, str]]:
             rows += described(field.annotation, f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else f" [{json.dumps(field.default)}]"
-            rows.append((prefix + name, f"{field.description}{default}"))
+            rows.append((prefix + name, f"{meaning(kind, name)}{default}"))
     return rows
+
+
+def meaning(kind: type, name: str) -> str:
+    """What a field's docstring says; an inherited field's stands in the class that it is from."""
+    fields = (getattr(base, "__pydantic_fields__", {}).get(name) for base in kind.__mro__)
+    return next((field.description for field in fields if field is not None and field.description), "")
 
 
 def to_tree(experiment: Experiment) -> dict[str, Any]:

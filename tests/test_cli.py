@@ -1,6 +1,7 @@
 """The command line as its users and their scripts meet it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,10 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     text = capsys.readouterr().out
     for key in ("--agent.inner_lr ", "--evaluation.rounds ", "--meta_batch_size "):
         assert key in text
+    settings = re.findall(r"^  --(\S+) +(.*)$", text, re.MULTILINE)
+    assert len(settings) > 100
+    unexplained = [key for key, words in settings if not words[:1].isalpha()]
+    assert not unexplained  # those that an agent inherits, too
 
 
 def test_settings_may_be_given_in_two_ways_and_anywhere() -> None:
