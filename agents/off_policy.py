@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,10 +109,8 @@ class OffPolicy(nn.Module, ABC):
 
     def acting(self, policy: Squashed, explore: bool) -> Act:
         """An action, in the environment's units, and its log-density there; no critic's value."""
-        if explore:
-            action, log_prob = policy.draw(torch.empty_like(policy.mean).normal_(generator=self.rng))
-        else:
-            action, log_prob = policy.draw(torch.zeros_like(policy.mean))
+        mean = policy.mean
+        action, log_prob = policy.draw(self.normal(*mean.shape) if explore else torch.zeros_like(mean))
         action = self.middle + self.reach * action
         return Act(action, log_prob - self.reach.log().sum(), torch.zeros_like(log_prob))
 
@@ -175,9 +174,11 @@ class OffPolicy(nn.Module, ABC):
 
     def transitions(self, slots: Tensor) -> Draw:
         """A batch of transitions of each slot [M], and the noise for actions there."""
-        n = self.config.batch_size
-        rows = self.replay.draw(slots, n, self.rng)
-        noise = (self.normal(len(slots), n, self.acted) for _ in range(2))
+        return self.with_noise(self.replay.draw(slots, self.config.batch_size, self.rng))
+
+    def with_noise(self, rows: Tensor) -> Draw:
+        """The steps in rows [M, n, F] of replay, and the noise for actions there."""
+        noise = (self.normal(*rows.shape[:2], self.acted) for _ in range(2))
         return Draw(Transitions.unpack(rows, self.observed, self.acted), *noise)
 
     # --- what is learned from
@@ -206,6 +207,11 @@ def remember(replay: Replay, slots: Tensor, *rounds: Rollout, whole: bool = Fals
 
 def columns(draw: Any, part: Tensor) -> Any:
     """The part of a draw that belongs to some of its tasks."""
+    return every(draw, lambda x: x[part])
+
+
+def every(draw: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A draw with a function applied to all tensors in its nested tuples."""
     if isinstance(draw, Tensor):
-        return draw[part]
-    return type(draw)(*(columns(x, part) for x in draw))
+        return function(draw)
+    return type(draw)(*(every(x, function) for x in draw))

@@ -21,10 +21,11 @@ from metarl import (
     Step,
     Transitions,
     Trial,
+    below,
     make_memory,
 )
 
-from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, remember
+from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, every, remember
 from .recurrent import Belief, Remembering
 
 
@@ -101,19 +102,17 @@ class RecurrentSac(Remembering, OffPolicy):
     def draw(self, slots: Tensor) -> TrialDraw:
         """Whole trials of each task, [M, K L, ...], and the noise for actions there."""
         length, n = self.length, self.config.batch_size
-        u = torch.rand(len(slots), n, generator=self.rng, device=slots.device)
-        trials = self.replay.size[slots, None] // length
-        first = torch.minimum((u * trials).long(), trials - 1) * length
+        first = below(self.replay.size[slots] // length, n, self.rng) * length
         index = first.unsqueeze(-1) + torch.arange(length, device=slots.device)
-        steps = Transitions.unpack(self.replay.rows(slots, index.flatten(1)), self.observed, self.acted)
-        noise = (self.normal(len(slots), n * length, self.acted) for _ in range(2))
-        weight = steps.valid / steps.valid.sum()
-        return TrialDraw(Draw(steps, *noise), weight)
+        batch = self.with_noise(self.replay.rows(slots, index.flatten(1)))
+        return TrialDraw(batch, batch.steps.valid / batch.steps.valid.sum())
 
     def loss(self, draw: TrialDraw, part: Tensor) -> tuple[Tensor, Tensor]:
         """J_Q + J_π + J_α over the steps of whole trials, as one episode each."""
-        turned = side_by_side(columns(draw, part), self.length)  # [L, B, ...]
-        (steps, *noise), weight = turned
+        # [m, K L, ...] to [L, m K, ...]
+        (steps, *noise), weight = every(
+            columns(draw, part), lambda x: x.unflatten(1, (-1, self.length)).flatten(0, 1).transpose(0, 1)
+        )
         x = self.read(steps)
         action, reward = self.unit_action(steps.action), self.rewarded(steps)
         return self.sac.loss(
@@ -135,10 +134,3 @@ def ending(steps: Transitions) -> Tensor:
     """1 at a trial's last played step where its episode ended by itself: else another episode follows."""
     after = torch.cat([steps.valid[1:], torch.zeros_like(steps.valid[:1])])
     return steps.terminated * steps.valid * (1 - after)
-
-
-def side_by_side(x: Any, length: int) -> Any:
-    """[m, K L, ...] to [L, m K, ...], in all tensors of nested tuples."""
-    if isinstance(x, Tensor):
-        return x.unflatten(1, (-1, length)).flatten(0, 1).transpose(0, 1)
-    return type(x)(*(side_by_side(part, length) for part in x))

@@ -15,7 +15,7 @@ from .normaliser import Normaliser
 from .optimizer import Adam, remaining, shared_gradients
 from .policy import Batch, Derivatives, Policy
 from .ppo import Judgement, Ppo, PpoConfig
-from .replay import Replay, Transitions, packed_width
+from .replay import Replay, Transitions, below, packed_width
 from .returns import discounted_return, gae, linear_baseline, normalised
 from .sac import SAC_METRICS, Experience, Sac, SacConfig
 from .sequence import Sequence, require_target, steps_of, unroll
@@ -91,6 +91,7 @@ __all__ = [
     "Trial",
     "Trpo",
     "TrpoConfig",
+    "below",
     "checked",
     "collect",
     "conjugate_gradient",

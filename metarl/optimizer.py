@@ -41,7 +41,7 @@ class Adam(nn.Module):
         """One step down the gradients; their norm before it was clipped, 0 where none is, on its device."""
         for p, gradient in zip(self.parameters_, gradients, strict=True):
             p.grad = gradient
-        norm = torch.zeros(())
+        norm = gradients[0].new_zeros(())
         if self.max_grad_norm < math.inf:
             norm = nn.utils.clip_grad_norm_(self.parameters_, self.max_grad_norm)
         self.adam.param_groups[0]["lr"] = lr

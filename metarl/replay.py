@@ -106,9 +106,7 @@ class Replay(nn.Module):
 
     def draw(self, slots: Tensor, n: int, rng: Generator) -> Tensor:
         """n rows of each of these slots [M], which are not empty, with replacement: [M, n, F]."""
-        u = torch.rand(len(slots), n, generator=rng, device=slots.device)
-        size = self.size[slots, None]
-        return self.rows(slots, torch.minimum((u * size).long(), size - 1))
+        return self.rows(slots, below(self.size[slots], n, rng))
 
     def rows(self, slots: Tensor, index: Tensor) -> Tensor:
         """The rows at [M, n] of slots [M], [M, n, F]."""
@@ -135,3 +133,9 @@ class Replay(nn.Module):
             whole[:, : saved.shape[1]] = saved
             state_dict = {**state_dict, name: whole}
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def below(limits: Tensor, n: int, rng: Generator) -> Tensor:
+    """n whole numbers from 0, ..., limit - 1 for each limit [M], uniform, [M, n]."""
+    u = torch.rand(len(limits), n, generator=rng, device=limits.device)
+    return torch.minimum((u * limits[:, None]).long(), limits[:, None] - 1)

@@ -158,8 +158,9 @@ class Agent(Protocol[B]):
 
     A belief is a tensor whose first axis is the tasks, or tuples, lists and dicts of such, beside plain
     values. Besides, an agent may have `unit`, "episodes" where it learns within them and reports should
-    not speak of adaptations, and `posterior(trial)`, the means and standard deviations [L, N E, Z] of what
-    it believes of the tasks at every step of a trial, for reports.
+    not speak of adaptations, `check_pool(tasks)`, which raises ConfigError where it cannot remember a
+    fixed pool of so many training tasks, and `posterior(trial)`, the means and standard deviations [L, N
+    E, Z] of what it believes of the tasks at every step of a trial, for reports.
     """
 
     def check_rounds(self, rounds: Sequence[int]) -> None:
