@@ -110,8 +110,9 @@ def embedded(figure: Figure, b: Beliefs, family: Any) -> None:
         unit = f" ({parameter.unit})" if parameter.unit else ""
         figure.colorbar(points, ax=axes, label=f"{parameter.name}{unit}")
         axes.set_title("the embedding")
-    mean = np.where(b.played, b.std.mean(-1), np.nan)
-    seen = b.played.any(1)
+    mean = b.std.mean(-1)
+    mean = np.where(b.played & np.isfinite(mean), mean, np.nan)
+    seen = np.isfinite(mean).any(1)
     low, middle, high = np.nanquantile(mean[seen], QUANTILES, axis=1)
     steps = np.flatnonzero(seen)
     width.plot(steps, middle, color=INK, lw=1)

@@ -1,5 +1,6 @@
 """PEARL: its posterior against closed forms, what its context is, and how its embedding is held."""
 
+import json
 import math
 from collections.abc import Iterator
 from importlib import import_module
@@ -494,3 +495,22 @@ def test_pearls_families_have_fixed_training_tasks(name: str, size: int) -> None
     assert pool.ids.tolist() == [*range(size)]
     drawn = make(name).sample_tasks(2, "train", generator(1))
     assert torch.equal(pool.params[drawn.ids], drawn.params)
+
+
+def test_a_report_draws_what_an_agent_says_from_where_it_learns_on(tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("family: navigation/pearl2019\nagent:\n  name: pearl\n")
+    settings = [*TINY, "--agent.encoder_layers=[8]", "--agent.learning_starts=200", "--iterations=3"]
+    assert main(["train", str(file), "--out", str(tmp_path / "run"), *settings]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert ["critic_loss" in line for line in lines] == [False, True, True]  # 120 steps an iteration
+    assert "critic_loss" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_beliefs_of_an_agent_that_diverged_are_left_out_of_the_embedding(tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("family: navigation/pearl2019\nagent:\n  name: pearl\n")
+    settings = [*TINY, "--agent.encoder_layers=[8]", "--agent.learning_rate=1e20", "--iterations=1"]
+    steps = ["--agent.gradient_steps=1"]  # whose losses are still finite
+    assert main(["train", str(file), "--out", str(tmp_path / "run"), *settings, *steps]) == 0
+    assert 'aria-label="embedding"' in (tmp_path / "run" / "report.html").read_text()
