@@ -3,6 +3,7 @@
 from typing import Any
 
 from .check import check_agent
+from .few_shot import FEW_SHOT
 from .maml_trpo import MamlTrpo
 from .multi_task_sac import MultiTaskSac
 from .pearl import Pearl
@@ -18,10 +19,12 @@ AGENTS: dict[str, type[Any]] = {
     "pearl": Pearl,
     "recurrent_sac": RecurrentSac,
     "multi_task_sac": MultiTaskSac,
+    **FEW_SHOT,
 }
 
 __all__ = [
     "AGENTS",
+    "FEW_SHOT",
     "SOLVERS",
     "MamlTrpo",
     "MultiTaskSac",

@@ -18,6 +18,21 @@ from .bandits import (
     GaussianBandit50,
 )
 from .check import check_family
+from .few_shot import (
+    Episodes,
+    Glyphs5,
+    Glyphs20,
+    Images,
+    Linear,
+    Omniglot5,
+    Omniglot20,
+    PicturesConfig,
+    Sinusoid,
+    is_pictures,
+    pictures_config,
+    pictures_family,
+    pictures_tree,
+)
 from .gridnavi import GridNaviVaribad2020
 from .gymnasium_view import GymnasiumView, gymnasium_id, register
 from .half_cheetah import (
@@ -77,18 +92,29 @@ FAMILIES = {
         GaussianBandit50,
         TabularMdpRl2,
         GridNaviVaribad2020,
+        Sinusoid,
+        Linear,
+        Glyphs5,
+        Glyphs20,
+        Omniglot5,
+        Omniglot20,
     )
 }
 
 
 def make(
-    family: str | Path | Mapping[str, Any] | RobotConfig, device_name: str | torch.device = "cpu"
+    family: str | Path | Mapping[str, Any] | RobotConfig | PicturesConfig,
+    device_name: str | torch.device = "cpu",
 ) -> Family:
-    """The family of that name on a device, or a robot of your own, from its YAML, its tree or its config.
+    """The family of that name on a device, or a robot or pictures of your own, from YAML, a tree or a config.
 
     ConfigError, with the names that exist, for another name.
     """
     where = device.resolve(device_name)
+    if is_pictures(family):
+        family = pictures_config(family)  # type: ignore[arg-type]
+    if isinstance(family, PicturesConfig):
+        return pictures_family(family, where)
     if is_robot(family):
         family = robot_config(robot_tree(family))  # type: ignore[arg-type]
     if isinstance(family, RobotConfig):
@@ -107,10 +133,13 @@ register(FAMILIES)
 
 __all__ = [
     "FAMILIES",
+    "Episodes",
     "GymnasiumView",
+    "Images",
     "Painter",
     "Physics",
     "Picture",
+    "PicturesConfig",
     "Robot",
     "RobotConfig",
     "Told",
@@ -121,10 +150,13 @@ __all__ = [
     "from_pool",
     "gymnasium_id",
     "gymnasium_model",
+    "is_pictures",
     "is_robot",
     "make",
     "named_tasks",
     "painter",
+    "pictures_config",
+    "pictures_tree",
     "poses",
     "robot_config",
     "robot_tree",

@@ -74,7 +74,7 @@ def curve_table(found: Found, published: Sequence[Published] = ()) -> str:
         values = p.returns * (told[-1] + 1) if len(p.returns) == 1 else p.returns
         rows.append([f"{p.name}, published", *(number(values[k]) if k < len(values) else "" for k in told)])
     blank = [""] * (len(told) - 1)
-    rows += [[CONTROLS[name], *blank, number(r["mean"])] for name, r in found["controls"].items()]
+    rows += [[CONTROLS.get(name, name), *blank, number(r["mean"])] for name, r in found["controls"].items()]
     marks = {0: "ours", len(rows): "rule"}
     for key in ("floor", "oracle"):
         rows.append([key, *[number(found[key])] * len(rounds)])

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from metarl import ConfigError, MetarlError, __version__
+from metarl import ConfigError, MetarlError, __version__, checked, unknown
 from metarl.agents import AGENTS, SOLVERS
 from metarl.envs import FAMILIES, named_tasks
 
 from . import config, training
 from .render import check_out, film
-from .session import DETAILS, assess, judge, restored
+from .session import DETAILS, Session, assess, judge, restored, transferred
 from .solvers import played_by
-from .tables import adapted_task, evaluation_tables
+from .tables import adaptation_table, adapted_task, evaluation_tables
 
 TRAIN_FLAGS = ("--out", "--overwrite", "--resume", "--help")  # all others are settings of the experiment
 OK, BAD, STOPPED = 0, 2, 130
@@ -105,6 +106,8 @@ def _parser() -> Parser:
     evaluate = commands.add_parser("evaluate", help="the adaptation curve on unseen tasks")
     evaluate.add_argument("run", type=Path, help="a run folder")
     evaluate.add_argument("--split", choices=("test", "ood"), default="test", help="default: test")
+    evaluate.add_argument("--family", help="another family, which the agent has not learned from")
+    evaluate.add_argument("--rounds", help="other rounds, as [5, 75], or 500 x 1")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     evaluate.set_defaults(act=_evaluate)
 
@@ -195,12 +198,33 @@ def _train(a: argparse.Namespace) -> None:
 
 def _evaluate(a: argparse.Namespace) -> None:
     run, session = restored(a.run, a.device)
+    if a.family or a.rounds:
+        _transfer(a, session)
+        return
     assess(run, session, a.split)
     if a.json:
         found = json.loads(run.evaluation(a.split).read_text(encoding="utf-8"))
         print(json.dumps({k: v for k, v in found.items() if k not in DETAILS}))
     else:
         Console().print(*evaluation_tables(run, a.split))
+
+
+def _transfer(a: argparse.Namespace, session: Session) -> None:
+    """Evaluate in another family or other rounds; nothing is kept in the run's folder."""
+    if a.split != "test":
+        raise ConfigError(f"split is {a.split!r}; allowed with --family or --rounds: 'test'")
+    given = {"family": a.family, "rounds": yaml.safe_load(a.rounds) if a.rounds else None}
+    tree = {"rounds": session.experiment.evaluation.rounds} | {
+        k: v for k, v in given.items() if v is not None
+    }
+    protocol = checked(config.Protocol, tree, "")
+    if protocol.family is not None and protocol.family not in FAMILIES:
+        raise unknown("family", protocol.family, FAMILIES)
+    found = {"agent": session.experiment.agent.name, **transferred(session, protocol).summary()}
+    if a.json:
+        print(json.dumps(found))
+    else:
+        Console().print(adaptation_table(found))
 
 
 def _adapt(a: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,17 @@ from pydantic_core import PydanticCustomError
 
 from metarl import STRICT, UNREADABLE, ConfigError, checked, device, read_yaml, unknown
 from metarl.agents import AGENTS
-from metarl.envs import FAMILIES, RobotConfig, is_robot, robot_config, robot_tree
+from metarl.envs import (
+    FAMILIES,
+    PicturesConfig,
+    RobotConfig,
+    is_pictures,
+    is_robot,
+    pictures_config,
+    pictures_tree,
+    robot_config,
+    robot_tree,
+)
 from metarl.evaluation import SHORT
 
 TENSORBOARD = find_spec("tensorboardX") is not None
@@ -52,6 +63,16 @@ Episodes = Annotated[
 
 
 @dataclass(frozen=True, config=STRICT)
+class Protocol:
+    """Another way in which the trained agent is judged, without learning from it."""
+
+    rounds: Episodes
+    """Episodes in each round."""
+    family: str | None = None
+    """Name of another family; none: the experiment's own."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """How the trained agent is judged."""
 
@@ -61,6 +82,8 @@ class EvaluationConfig:
     """Seed of the evaluation, apart from the training's."""
     greedy_last: bool = False
     """Act without exploration in the last round."""
+    also: dict[str, Protocol] = field(default_factory=dict)
+    """Other rounds, and other families, in which the agent is judged besides, by what they are called."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -75,8 +98,8 @@ class AgentChoice:
 class Experiment:
     """A family, an agent, and how the one is trained on the other."""
 
-    family: str | RobotConfig
-    """Name of the task family, or a robot of your own: the path of its YAML."""
+    family: str | RobotConfig | PicturesConfig
+    """Name of the task family, or a robot of your own, the path of its YAML, or pictures of your own."""
     agent: AgentChoice
     """Name of the agent, and its settings."""
     tell_task: bool = False
@@ -103,6 +126,8 @@ class Experiment:
     @property
     def family_name(self) -> str:
         """What the family is called, the user's own, too."""
+        if isinstance(self.family, PicturesConfig):
+            return self.family.family_name
         return self.family if isinstance(self.family, str) else self.family.name
 
 
@@ -120,7 +145,9 @@ def read(source: str | Path) -> dict[str, Any]:
             raise ConfigError(f"{unknown('experiment', str(source), shipped())}; or the path of a YAML file")
         path = shipped()[str(source)]
     tree = read_yaml(path)
-    if is_robot(tree.get("family")):
+    if is_pictures(tree.get("family")):
+        tree["family"] = pictures_tree(tree["family"], path.parent)
+    elif is_robot(tree.get("family")):
         tree["family"] = robot_tree(tree["family"], path.parent)
     return tree
 
@@ -154,7 +181,9 @@ def build(tree: Mapping[str, Any]) -> Experiment:
         raise unknown("agent", name, AGENTS)
     settings = {key: value for key, value in agent.items() if key != "name"}
     parts = {**tree, "agent": AgentChoice(name, checked(AGENTS[name].Config, settings, "agent."))}
-    if is_robot(tree.get("family")):
+    if is_pictures(tree.get("family")):
+        parts["family"] = pictures_config(tree["family"], "family.")
+    elif is_robot(tree.get("family")):
         parts["family"] = robot_config(robot_tree(tree["family"]), "family.")
     elif not isinstance(tree.get("family", ""), str):
         names = ", ".join(sorted(FAMILIES))
@@ -162,6 +191,9 @@ def build(tree: Mapping[str, Any]) -> Experiment:
     experiment = checked(Experiment, parts, allowed=[key for key, _ in described(Experiment)])
     if isinstance(experiment.family, str) and experiment.family not in FAMILIES:
         raise unknown("family", experiment.family, FAMILIES)
+    for name, protocol in experiment.evaluation.also.items():
+        if protocol.family is not None and protocol.family not in FAMILIES:
+            raise unknown(f"evaluation.also.{name}.family", protocol.family, FAMILIES)
     if experiment.tensorboard and not TENSORBOARD:
         raise ConfigError("tensorboard is True, but tensorboardX is missing: pip install tensorboardX")
     device.resolve(experiment.device)
@@ -171,13 +203,14 @@ def build(tree: Mapping[str, Any]) -> Experiment:
 def described(kind: type, prefix: str = "") -> list[tuple[str, str]]:
     """All dotted keys of a configuration class, each with its meaning and its default."""
     rows = []
-    for name, field in kind.__pydantic_fields__.items():  # type: ignore[attr-defined]
-        if field.annotation is AgentChoice:
-            rows.append((f"{prefix}agent.name", field.description))
-        elif hasattr(field.annotation, "__pydantic_fields__"):
-            rows += described(field.annotation, f"{prefix}{name}.")
+    for name, info in kind.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if info.annotation is AgentChoice:
+            rows.append((f"{prefix}agent.name", info.description))
+        elif hasattr(info.annotation, "__pydantic_fields__"):
+            rows += described(info.annotation, f"{prefix}{name}.")
         else:
-            default = "" if field.is_required() else f" [{json.dumps(field.default)}]"
+            value = None if info.is_required() else info.get_default(call_default_factory=True)
+            default = "" if info.is_required() else f" [{json.dumps(value)}]"
             rows.append((prefix + name, f"{meaning(kind, name)}{default}"))
     return rows
 
@@ -185,7 +218,7 @@ def described(kind: type, prefix: str = "") -> list[tuple[str, str]]:
 def meaning(kind: type, name: str) -> str:
     """What a field's docstring says; an inherited field's stands in the class that it is from."""
     fields = (getattr(base, "__pydantic_fields__", {}).get(name) for base in kind.__mro__)
-    return next((field.description for field in fields if field is not None and field.description), "")
+    return next((info.description for info in fields if info is not None and info.description), "")
 
 
 def to_tree(experiment: Experiment) -> dict[str, Any]:

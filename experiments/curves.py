@@ -82,11 +82,11 @@ def controls(axes: Axes, played: Mapping[str, Any], last: int, seen: Sequence[fl
     """A mark at the last round for each control; one far below what is `seen` is only named."""
     labels = []
     for name, r in played.items():
-        value, text = r["mean"], CONTROLS[name]
+        value, text = r["mean"], CONTROLS.get(name, name)
         if value < np.min(seen) - FAR * np.ptp(seen):
             value, text = min(seen), f"{text}: {number(value, 0)}"
         else:
-            axes.plot(last, value, MARKERS[name], ms=7, mfc="white", mec=BLUE, mew=1.6, zorder=4)
+            axes.plot(last, value, MARKERS.get(name, "s"), ms=7, mfc="white", mec=BLUE, mew=1.6, zorder=4)
         labels.append((value, text, BLUE))
     return labels
 

@@ -69,8 +69,9 @@ def slim(text: str, name: str) -> str:
 # --- words and limits
 
 
-def number(value: float, digits: int = 2) -> str:
-    """A number as a person reads it: thousands apart, and a true minus."""
+def number(value: float, digits: int | None = None) -> str:
+    """A number as a person reads it: thousands apart, a true minus, and three digits of shares."""
+    digits = (3 if abs(value) < 1 else 2) if digits is None else digits
     return f"{value:,.{digits}f}".replace("-", "−")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from metarl.checkpoint import write_atomically
 from metarl.envs import Robot, Told, make
 from metarl.runs import Run
 
-from .config import Experiment, build, flat, read, to_tree
+from .config import Experiment, Protocol, build, flat, read, to_tree
 from .solvers import solved
 
 # what may differ between a checkpoint and its run: how long it trains, where, and what is seen of it
@@ -111,17 +111,46 @@ def assess(run: Run, session: Session, split: Split) -> Evaluation:
     return found
 
 
+def assess_also(run: Run, session: Session) -> dict[str, Any]:
+    """Evaluate under the protocols besides the experiment's own, and keep that in the run's folder, too."""
+    also = session.experiment.evaluation.also
+    found = {name: transferred(session, protocol).summary() for name, protocol in also.items()}
+    if found:
+        write_atomically(run.evaluation("also"), json.dumps(found, allow_nan=False))
+    return found
+
+
+def transferred(session: Session, protocol: Protocol) -> Evaluation:
+    """Evaluate under another protocol; ConfigError where the agent cannot play another family."""
+    if protocol.family in (None, session.experiment.family_name):
+        return judge(session, rounds=protocol.rounds)
+    tree = {**to_tree(session.experiment), "family": protocol.family, "device": str(session.family.device)}
+    other = Session(build(tree))
+    try:
+        other.agent.load_state_dict(session.agent.state_dict())
+    except RuntimeError:
+        ours = session.experiment.family_name
+        raise ConfigError(
+            f"family is {protocol.family!r}; allowed: one whose inputs and answers are as those of {ours}"
+        ) from None
+    return judge(other, rounds=protocol.rounds)
+
+
 def judge(
-    session: Session, split: Split = "test", tasks: Tasks | None = None, controls: bool = True
+    session: Session,
+    split: Split = "test",
+    tasks: Tasks | None = None,
+    controls: bool = True,
+    rounds: Sequence[int] | None = None,
 ) -> Evaluation:
-    """Evaluate under the experiment's protocol, from its own seed."""
+    """Evaluate under the experiment's protocol, from its own seed; in other rounds where some are given."""
     protocol = session.experiment.evaluation
     with reseeded(session.rng, protocol.seed) as rng:
         return evaluate(
             session.family,
             session.agent,
             rng,
-            rounds=protocol.rounds,
+            rounds=rounds or protocol.rounds,
             split=split,
             tasks=tasks,
             greedy_last=protocol.greedy_last,

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
         "seconds": [rows[-1]["seconds"] for rows in metrics],
         "learning": learning(metrics),
         **scores(runs, "test"),
+        **also(runs),
         "published": published[0]._asdict() if published else None,
         "ood": scores(runs, "ood"),
         "versions": versions(),
@@ -124,6 +126,29 @@ def learning(metrics: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
 
     told = {"env_steps": means("env_steps", 0), "seconds": means("seconds", 1), "returns": means(what, 4)}
     return {"what": "return of a trial" if total else "return of the last round", **told}
+
+
+def also(runs: Sequence[Run]) -> dict[str, Any]:
+    """Of the protocols besides, where there are some, the last round's statistics over seeds and tasks."""
+    files = [run.evaluation("also") for run in runs]
+    found = [json.loads(f.read_text()) for f in files if f.exists()]
+    if not found:
+        return {}
+    told = {}
+    for name, first in found[0].items():
+        last = [f[name]["rounds"][-1] for f in found]
+        means = [r["mean"] for r in last]
+        variants = {v: mean(f[name]["controls"][v]["mean"] for f in found) for v in first["controls"]}
+        over_seeds = len(means) > 1  # as everywhere
+        ci95 = statistics.seed_interval(np.array(means)[:, None]) if over_seeds else last[0]["ci95"]
+        told[name] = {
+            "family": first["family"],
+            "mean": mean(means),
+            "ci95": list(ci95),
+            "per_seed": means,
+            "controls": variants,
+        }
+    return {"also": told}
 
 
 def scores(runs: Sequence[Run], split: str) -> dict[str, Any]:

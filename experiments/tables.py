@@ -28,7 +28,9 @@ def adaptation_table(found: Mapping[str, Any]) -> Table:
     title = f"{found['agent']} on {found['family']}, {found['split']} split, {found['tasks']} tasks"
     if family.shared_splits:
         title += ", the same as in training"
-    told = (f"last round, {CONTROLS[name]}: {statistics(r)[0]} ({statistics(r)[1]})" for name, r in anew)
+    told = (
+        f"last round, {CONTROLS.get(name, name)}: {statistics(r)[0]} ({statistics(r)[1]})" for name, r in anew
+    )
     table = Table(title=escape(title), caption="\n".join(told), caption_justify="left", caption_style="")
     table.add_column(found["unit"])
     for column in ("return", "95 %", "IQM", "worst 5 %", *(f"{p.name}, published" for p in published)):

@@ -17,7 +17,7 @@ from metarl.runs import MetricsFile, Run
 from .config import TENSORBOARD, Experiment, build, override, read, to_yaml
 from .progress import Progress, TensorBoard
 from .report import write_report
-from .session import Session, assess
+from .session import Session, assess, assess_also
 
 ADAPTABLE = ("iterations",)  # what a resumed run may change
 
@@ -65,6 +65,7 @@ def conclude(run: Run, session: Session) -> Path:
     """Evaluate on all tasks that training never saw, write the report, and say where it is."""
     for split in SPLITS[1:]:
         assess(run, session, split)
+    assess_also(run, session)
     return write_report(run, session)
 
 

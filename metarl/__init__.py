@@ -11,6 +11,7 @@ from .loop import collect, milestones, opening, run_trial, train
 from .memory import Kind as MemoryKind
 from .memory import Memory, make_memory
 from .memory import State as MemoryState
+from .networks import Convolutions, Embedding, Mlp, Moments, Network
 from .normaliser import Normaliser
 from .optimizer import Adam, remaining, shared_gradients
 from .policy import Batch, Derivatives, Policy
@@ -53,8 +54,10 @@ __all__ = [
     "Bounds",
     "Categorical",
     "ConfigError",
+    "Convolutions",
     "Derivatives",
     "Distribution",
+    "Embedding",
     "Evaluation",
     "Experience",
     "Family",
@@ -69,6 +72,9 @@ __all__ = [
     "MemoryState",
     "MetaObjective",
     "MetarlError",
+    "Mlp",
+    "Moments",
+    "Network",
     "Normaliser",
     "Outcome",
     "Policy",

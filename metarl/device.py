@@ -47,6 +47,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Let torch share an operation among all cores: large tensors, as whole batches of pictures."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(workers())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def keep_freed_memory() -> None:
     """Let glibc reuse freed blocks: fresh pages for each activation cost as much as the arithmetic on it."""
     with suppress(OSError, AttributeError, TypeError):  # another C library: no harm
@@ -68,6 +79,11 @@ def workers() -> int:
 def chunks(tasks: int, steps: int, device: torch.device) -> list[slice]:
     """Slices of tasks to compute at a time: as many as fit a core's cache on the CPU, all elsewhere."""
     size = max(1, CACHED_STEPS // steps) if device.type == "cpu" else tasks
+    return parts(tasks, size)
+
+
+def parts(tasks: int, size: int) -> list[slice]:
+    """Slices of at most `size` tasks."""
     return [slice(i, min(i + size, tasks)) for i in range(0, tasks, size)]
 
 

@@ -5,7 +5,9 @@ the same random numbers: by an agent that holds another task's memory, and by on
 Where adaptation is what earns the score, both have to fall behind it.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Generator, Tensor
 
 from . import statistics
 from .device import one_thread
-from .loop import collect, milestones, opening, run_trial
+from .loop import collect, milestones, next_round, opening, run_trial
 from .types import Agent, Bounds, Family, Rollout, Split, Step, Tasks, Trial
 
 SHORT = 6  # rounds of a trial that a table has room for
@@ -52,6 +54,9 @@ class Evaluation(NamedTuple):
     shuffled: Tensor | None = None  # [N, E], the last round anew with another task's memory; None: not played
     wiped: Tensor | None = None  # [N, E], the last round anew with the memory wiped; None: not played
     unit: str = "adaptations"  # what is counted between the rounds
+    variants: Mapping[str, Tensor] = MappingProxyType(
+        {}
+    )  # [N, E], the last round as the agent may also play it
 
     @property
     def scores(self) -> np.ndarray:
@@ -60,8 +65,8 @@ class Evaluation(NamedTuple):
 
     @property
     def controls(self) -> dict[str, np.ndarray]:
-        """The same of each control that was played, [N], by its name."""
-        played = {name: getattr(self, name) for name in CONTROLS}
+        """The same of each control and variant that was played, [N], by its name."""
+        played = {name: getattr(self, name) for name in CONTROLS} | dict(self.variants)
         return {name: self._scored(r) for name, r in played.items() if r is not None}
 
     def _scored(self, returns: Tensor) -> np.ndarray:
@@ -107,7 +112,7 @@ class Evaluation(NamedTuple):
         rounds, told = found["rounds"], shown(len(self.returns))
         lines += [f"  after {k} {found['unit']}: {_with_interval(rounds[k])}" for k in told]
         played = found["controls"].items()
-        lines += [f"  last round, {CONTROLS[name]}: {_with_interval(r)}" for name, r in played]
+        lines += [f"  last round, {CONTROLS.get(name, name)}: {_with_interval(r)}" for name, r in played]
         if len(rounds) > SHORT:
             lines.append(f"  all {len(self.returns)} rounds together: {_with_interval(found['total'])}")
         lines.append(f"  floor {found['floor']:.2f}, oracle {found['oracle']:.2f}")
@@ -144,6 +149,8 @@ def evaluate(
     `rng` and the agent's own generators are left as the trial left them. Raises ConfigError for an unknown
     split.
     """
+    if getattr(agent, "untrained", False):
+        warnings.warn(f"{type(agent).__name__} was never trained: its scores are at chance", stacklevel=3)
     named: Split | Literal["given"] = "given"
     if tasks is None:
         named, tasks = split, family.sample_tasks(None, split, rng)
@@ -157,7 +164,8 @@ def evaluate(
     after = witness.drawn()
     played = _controls(family, witness, trial, not greedy_last)
     witness.rewind(after)
-    return found._replace(shuffled=played.get("shuffled"), wiped=played["wiped"])
+    wiped, shuffled = played.pop("wiped"), played.pop("shuffled", None)
+    return found._replace(shuffled=shuffled, wiped=wiped, variants=played)
 
 
 # --- controls
@@ -191,15 +199,22 @@ class Witness:
 
 
 def _controls(family: Family, witness: Witness, trial: Trial, explore: bool) -> dict[str, Tensor]:
-    """The returns [N, E] of the last round with another task's memory, where there is one, and with none."""
+    """The returns [N, E] of the last round with another task's memory, where there is one, and with none.
+
+    And those of the beliefs that an agent with `variants` would have it played with besides.
+    """
     tasks, episodes = trial.rounds[-1].returns.shape
-    past = {"wiped": (witness.agent.begin(tasks, episodes), list[Rollout](), 0)}
+    others: Any = getattr(witness.agent, "variants", lambda belief: {})
+    rounds = trial.rounds[:-1]
+    past = {name: (belief, rounds, 0) for name, belief in others(witness.belief).items()}
+    past["wiped"] = witness.agent.begin(tasks, episodes), (), 0
     if tasks > 1:
-        past["shuffled"] = rolled(witness.belief, tasks), [*trial.rounds[:-1]], tasks // 2
+        past["shuffled"] = rolled(witness.belief, tasks), rounds, tasks // 2
     found = {}
     for name, (belief, played, by) in past.items():
         witness.rewind(witness.states)  # so that the memory alone makes the difference
-        obs, *before = opening(family, family.reset(trial.tasks, episodes, witness.rng), played)
+        first = next_round(family, trial.tasks, episodes, witness.rng, rounds)
+        obs, *before = opening(family, first, played)
         step = Step(obs, *(x.roll(by, 0) for x in before))
         found[name] = collect(family, witness.agent, belief, step, explore)[0].returns
     return found

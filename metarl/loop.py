@@ -1,11 +1,12 @@
 """The one loop: collect, adapt, collect, ..., meta-update; the same for training and for evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gymnasium as gym
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .device import one_thread
 from .errors import ConfigError
@@ -37,6 +38,15 @@ def closing(rollout: Rollout) -> tuple[Tensor, Tensor]:
     return rollout.action[place], rollout.reward[place]
 
 
+def next_round(
+    family: Family, tasks: Tasks, episodes: int, rng: Generator, played: Sequence[Rollout]
+) -> Tensor:
+    """Start a trial's next round, `played` being the rounds before it; the first observations, [N, E, O]."""
+    deal, before = getattr(family, "deal", None), sum(r.reward.shape[2] for r in played)
+    obs: Tensor = deal(tasks, episodes, rng, before) if deal else family.reset(tasks, episodes, rng)
+    return obs
+
+
 @torch.no_grad()
 @one_thread()
 def collect(
@@ -54,8 +64,16 @@ def collect(
         record.append((act.action, reward, ended, outcome.target, act.log_prob, act.value))
         step = Step(outcome.obs, act.action, reward, ended.to(reward.dtype))
     action, reward, terminated, target, log_prob, value = map(torch.stack, zip(*record, strict=True))
-    obs = torch.stack(observations)
-    return Rollout(obs[:-1], action, reward, terminated, obs[1:], target, log_prob, value), belief
+    obs, next_obs = shifted(observations)
+    return Rollout(obs, action, reward, terminated, next_obs, target, log_prob, value), belief
+
+
+def shifted(observations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Observations 0 to T - 1, and 1 to T, [T, ...] each; of one step, pictures perhaps, without a copy."""
+    if len(observations) == 2:
+        return observations[0].unsqueeze(0), observations[1].unsqueeze(0)
+    whole = torch.stack([*observations])
+    return whole[:-1], whole[1:]
 
 
 def run_trial(
@@ -73,7 +91,7 @@ def run_trial(
     for k, episodes in enumerate(rounds):
         if played:
             belief = agent.adapt(belief, played[-1])
-        step = opening(family, family.reset(tasks, episodes, rng), played)
+        step = opening(family, next_round(family, tasks, episodes, rng, played), played)
         explore = not (greedy_last and k + 1 == len(rounds))
         rollout, belief = collect(family, agent, belief, step, explore)
         played.append(rollout)
@@ -117,11 +135,23 @@ def train(
         raise ConfigError(f"iterations is {iterations}; allowed: 1 or more")
     agent.check_rounds(rounds)
     history = []
-    for iteration in range(start, iterations):
-        tasks = family.sample_tasks(meta_batch_size, "train", rng)
-        trial = run_trial(family, agent, tasks, rounds, rng)
-        metrics = returns(trial) | agent.meta_update(trial)
-        history.append(metrics)
-        if after:
-            after(iteration, trial, metrics)
+    with training(agent):
+        for iteration in range(start, iterations):
+            tasks = family.sample_tasks(meta_batch_size, "train", rng)
+            trial = run_trial(family, agent, tasks, rounds, rng)
+            metrics = returns(trial) | agent.meta_update(trial)
+            history.append(metrics)
+            if after:
+                after(iteration, trial, metrics)
     return history
+
+
+@contextmanager
+def training(agent: Agent[Any]) -> Iterator[None]:
+    """Put a module into its training mode, where those with answers to spare leave them to the update."""
+    mode: Any = agent.train if isinstance(agent, nn.Module) else lambda training: None
+    mode(True)
+    try:
+        yield
+    finally:
+        mode(False)

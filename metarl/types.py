@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
     obs: Tensor  # [N, E, O]
     reward: Tensor  # [N, E], what is scored, and what adaptation may read
     terminated: Tensor  # [N, E], bool
-    target: Tensor  # [N, E, ...], what only meta_update may read: a label, a dense or noiseless reward
+    target: Tensor  # [N, E, ...], what only meta_update may read, a dense or noiseless reward; or an answer
 
 
 class Rollout(NamedTuple):
@@ -111,6 +111,12 @@ class Trial(NamedTuple):
 
 class Family(Protocol):
     """A distribution over tasks and a batched world that plays many of them at once.
+
+    A few-shot problem is a family of one step: the observation is the input, the action the prediction, and
+    the target the right answer. There a round is not one of episodes but of examples, and `adapt` may read
+    its target; where the input is of the task, `first_tells` is true. Where no example may come twice in a
+    trial, the family has `deal(tasks, episodes, rng, played)` for it beside `reset`, `played` being how many
+    each task has had.
 
     Besides, a family may have what only some of its users ask for: `restart(ended, tasks, rng)`, which
     starts the episodes that a mask [N, E] marks anew and returns all observations, for VectorView; and for
@@ -159,8 +165,10 @@ class Agent(Protocol[B]):
     A belief is a tensor whose first axis is the tasks, or tuples, lists and dicts of such, beside plain
     values. Besides, an agent may have `unit`, "episodes" where it learns within them and reports should
     not speak of adaptations, `check_pool(tasks)`, which raises ConfigError where it cannot remember a
-    fixed pool of so many training tasks, and `posterior(trial)`, the means and standard deviations [L, N
-    E, Z] of what it believes of the tasks at every step of a trial, for reports.
+    fixed pool of so many training tasks, `untrained`, true where evaluation would be for nothing,
+    `variants(belief)`, beliefs by name with which evaluation plays the last round anew, and
+    `posterior(trial)`, the means and standard deviations [L, N E, Z] of what it believes of the tasks at
+    every step of a trial, for reports.
     """
 
     def check_rounds(self, rounds: Sequence[int]) -> None:

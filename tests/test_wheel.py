@@ -31,7 +31,7 @@ def tree() -> set[str]:
     wanted = set()
     for folder in ("metarl", "envs", "agents", "experiments"):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".typed"):
+            if path.suffix in (".py", ".yaml", ".typed", ".xz", ".txt"):
                 name = path.relative_to(ROOT).as_posix()
                 wanted.add(name if folder == "metarl" else f"metarl/{name}")
     return wanted

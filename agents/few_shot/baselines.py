@@ -1,0 +1,170 @@
+"""What learns nothing across tasks, to compare with: nearest pixels, a linear head on them, ridge, Bayes."""
+
+from typing import Annotated, Any
+
+import gymnasium as gym
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from metarl import STRICT, ConfigError, Rollout, Trial
+
+from .learner import Examples, FewShotLearner
+
+
+class Untaught(FewShotLearner):
+    """Its belief is all examples so far, the inputs flat; there is nothing to meta-learn."""
+
+    untrained = False
+
+    @dataclass(frozen=True, config=STRICT, kw_only=True)
+    class Config:
+        """None."""
+
+    def __init__(
+        self,
+        observation_space: gym.spaces.Box,
+        action_space: Any,
+        rng: Generator,
+        config: Any = None,
+    ) -> None:
+        super().__init__(observation_space, action_space, rng)
+        self.config = config or self.Config()
+        self.inputs = int(torch.Size(self.shape).numel())
+
+    def begin(self, tasks: int, episodes: int) -> Examples:
+        """No example."""
+        where = self.rng.device
+        y = torch.zeros(tasks, 0, dtype=torch.int64, device=where)
+        if not self.classes:
+            y = torch.zeros(tasks, 0, self.outputs, device=where)
+        return Examples(torch.zeros(tasks, 0, self.inputs, device=where), y)
+
+    def adapt(self, belief: Examples, rollout: Rollout) -> Examples:
+        """Remember a round's examples."""
+        if self.training:
+            return belief
+        x, y = Examples.of(rollout, self.classes)
+        return Examples(torch.cat([belief.x, x.flatten(2)], 1), torch.cat([belief.y, y], 1))
+
+    def predict(self, belief: Examples, x: Tensor) -> Tensor:
+        """Of no examples, no preference."""
+        if not belief.x.shape[1]:
+            return x.new_zeros(*x.shape[:2], self.outputs)
+        return self.answer(belief, x.flatten(2))
+
+    def answer(self, support: Examples, x: Tensor) -> Tensor:
+        """Logits or numbers [N, Q, K] for flat inputs [N, Q, I]."""
+        raise NotImplementedError
+
+    def meta_update(self, trial: Trial) -> dict[str, float]:
+        """There is nothing to learn; the queries' return."""
+        belief = self.begin(len(trial.tasks.ids), 0)
+        *supports, query = self.examples(trial)
+        for x, y in supports:
+            belief = Examples(torch.cat([belief.x, x.flatten(2)], 1), torch.cat([belief.y, y], 1))
+        earned = self.earned(self.predict(belief, query.x), query.y).mean()
+        self.updates += 1
+        return {f"return_{len(supports)}": earned.item()}
+
+
+class NearestNeighbour(Untaught):
+    """The class of the nearest picture, pixel by pixel; of several examples the nearest one decides."""
+
+    def answer(self, support: Examples, x: Tensor) -> Tensor:
+        """-min ‖x - x_i‖ over the examples of each class."""
+        distance = torch.cdist(x, support.x)  # [N, Q, S]
+        member = F.one_hot(support.y, self.classes).bool()  # [N, S, C]
+        far = distance.unsqueeze(-1).masked_fill(~member.unsqueeze(1), torch.inf)
+        return -far.amin(2).clamp(max=1e9)
+
+
+class LinearHead(Untaught):
+    """A softmax regression on pixels from scratch, by gradient descent with weight decay."""
+
+    @dataclass(frozen=True, config=STRICT, kw_only=True)
+    class Config:
+        """Settings of its training on each support set."""
+
+        lr: PositiveFloat = 0.1
+        """Size of a gradient step."""
+        steps: PositiveInt = 100
+        """Gradient steps."""
+        weight_decay: Annotated[float, Field(ge=0)] = 0.01
+        """What pulls weights to 0."""
+
+    config: Config
+
+    def answer(self, support: Examples, x: Tensor) -> Tensor:
+        """W x + b after W ← W - α (Σ (p - y) x' / S + λ W)."""
+        c, y = self.config, F.one_hot(support.y, self.classes).to(x.dtype)
+        weight = x.new_zeros(len(x), self.inputs, self.classes)
+        bias = x.new_zeros(len(x), 1, self.classes)
+        for _ in range(c.steps):
+            wrong = ((support.x @ weight + bias).softmax(-1) - y) / support.x.shape[1]
+            weight = weight - c.lr * (support.x.mT @ wrong + c.weight_decay * weight)
+            bias = bias - c.lr * wrong.sum(1, keepdim=True)
+        return x @ weight + bias
+
+
+class Bayes(Untaught):
+    """The posterior mean of a curve with two parameters, uniform on a grid: none can expect less error.
+
+    It is told the curves and their prior, which the learners have to find out: their ceiling.
+    """
+
+    @dataclass(frozen=True, config=STRICT, kw_only=True)
+    class Config:
+        """What is known of the family."""
+
+        curve: Annotated[str, Field(pattern="^(sine|line)$")] = "sine"
+        """sine: A sin(x - φ); line: a x + b."""
+        low: tuple[float, float] = (0.1, 0.0)
+        """Least parameters."""
+        high: tuple[float, float] = (5.0, 3.141592653589793)
+        """Largest parameters."""
+        noise: PositiveFloat = 0.05
+        """Standard deviation of the noise, or of what the grid misses."""
+        points: PositiveInt = 65
+        """Of the grid, each way."""
+
+    config: Config
+
+    def predict(self, belief: Examples, x: Tensor) -> Tensor:
+        """E[f(x) | the examples], [N, Q, 1]; of no examples, by the prior."""
+        if self.classes or self.inputs != 1:
+            raise ConfigError("family has no curves; allowed for bayes: sinusoid/..., linear/...")
+        c = self.config
+        ends = zip(c.low, c.high, strict=True)
+        axes = [torch.linspace(a, b, c.points, device=x.device, dtype=x.dtype) for a, b in ends]
+        grid = torch.cartesian_prod(*axes)  # [G, 2]
+        error = self.curve(grid, belief.x[..., 0]) - belief.y  # [N, S, G]
+        posterior = (-0.5 * (error / c.noise).square().sum(1)).softmax(-1)  # [N, G]
+        return (self.curve(grid, x[..., 0]) @ posterior.unsqueeze(-1))[..., :1]
+
+    def curve(self, grid: Tensor, x: Tensor) -> Tensor:
+        """Every hypothesis at x [N, Q]: [N, Q, G]."""
+        first, second = grid.unbind(-1)
+        x = x.unsqueeze(-1)
+        return first * torch.sin(x - second) if self.config.curve == "sine" else first * x + second
+
+
+class Ridge(Untaught):
+    """Ridge regression in (x, 1): the posterior mean of a line under a Gaussian prior."""
+
+    @dataclass(frozen=True, config=STRICT, kw_only=True)
+    class Config:
+        """What is known of the family."""
+
+        penalty: PositiveFloat = 0.1875
+        """The noise's variance over that of the coefficients: 0.5² / (2² / 3)."""
+
+    config: Config
+
+    def answer(self, support: Examples, x: Tensor) -> Tensor:
+        """x' (X'X + λ I)^-1 X'y."""
+        design, asked = (F.pad(v, (0, 1), value=1.0) for v in (support.x, x))
+        eye = self.config.penalty * torch.eye(design.shape[-1], device=x.device, dtype=x.dtype)
+        return asked @ torch.linalg.solve(design.mT @ design + eye, design.mT @ support.y)
