@@ -3,7 +3,7 @@
 from typing import Any
 
 from .check import check_agent
-from .few_shot import FEW_SHOT
+from .few_shot import FEW_SHOT, Maml, Prototypical
 from .maml_trpo import MamlTrpo
 from .multi_task_sac import MultiTaskSac
 from .pearl import Pearl
@@ -26,9 +26,11 @@ __all__ = [
     "AGENTS",
     "FEW_SHOT",
     "SOLVERS",
+    "Maml",
     "MamlTrpo",
     "MultiTaskSac",
     "Pearl",
+    "Prototypical",
     "RecurrentSac",
     "Rl2",
     "Varibad",

@@ -71,7 +71,7 @@ def slim(text: str, name: str) -> str:
 
 def number(value: float, digits: int | None = None) -> str:
     """A number as a person reads it: thousands apart, a true minus, and three digits of shares."""
-    digits = (3 if abs(value) < 1 else 2) if digits is None else digits
+    digits = (3 if abs(value) < 1 else 2) if digits is None else digits  # as in statistics.rounded
     return f"{value:,.{digits}f}".replace("-", "−")
 
 

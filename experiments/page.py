@@ -50,6 +50,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], marks: Mapping[int
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
 def beside(*parts: str) -> str:
     """Parts side by side where the page is wide enough."""
     return '<div class="beside">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"

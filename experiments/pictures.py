@@ -16,7 +16,10 @@ Study = Mapping[str, Any]
 
 def of(name: str, study: Study) -> dict[str, str]:
     """All of a study's pictures, as SVG, by their files' names."""
-    found = {name: adaptation(name, study)}
+    pictures = (
+        getattr(make(study["settings"]["family"]), "view", "") == "pictures"
+    )  # a table says all of these
+    found = {} if pictures else {name: adaptation(name, study)}
     if "learning" in study:
         found[f"{name}_learning"] = learning(name, study)
     if "per_task" in study:

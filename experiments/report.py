@@ -10,13 +10,14 @@ from pathlib import Path
 
 from metarl import RunError, __version__
 from metarl.checkpoint import write_atomically
-from metarl.evaluation import SHORT, shown, unit
+from metarl.evaluation import CONTROLS, SHORT, shown, unit
 from metarl.runs import Run
 
 from . import adaptation, curves, page
 from .beliefs import beliefs
 from .by_task import by_parameter, per_task, plane
 from .config import Experiment, build, flat, read, shipped, shorthand, to_tree
+from .examples import examples
 from .figures import legend, number, svg
 from .material import Material
 from .motion import motion
@@ -90,6 +91,25 @@ def adapting(m: Material) -> str:
     return adaptation.adaptation(m.session.family, m.test)
 
 
+def also(m: Material) -> str:
+    """The other protocols that the agent was judged under; nothing where there were none."""
+    path = m.run.evaluation("also")
+    if not m.session.experiment.evaluation.also or not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for name, f in found.items():
+        last = f["rounds"][-1]
+        low, high = (number(x) for x in last["ci95"])
+        rows.append([escape(name), f["family"], number(last["mean"]), f"{low} to {high}"])
+        rows += [
+            [f"{escape(name)}, {CONTROLS.get(c, c)}", "", number(r["mean"]), ""]
+            for c, r in f["controls"].items()
+        ]
+    words = "The same agent under other protocols, without learning from them: the last round of each."
+    return section("also", "Elsewhere", words, table(["protocol", "family", "return", "95 %"], rows))
+
+
 def solvers(m: Material) -> str:
     """The reference solvers, where the family has some."""
     return adaptation.beside_solvers(m.test)
@@ -153,7 +173,20 @@ def moving(m: Material) -> str:
     return motion(m.session)
 
 
-SECTIONS = (header, adapting, solvers, learning, plane, moving, beliefs, by_parameter, per_task, costs)
+SECTIONS = (
+    header,
+    adapting,
+    also,
+    examples,
+    solvers,
+    learning,
+    plane,
+    moving,
+    beliefs,
+    by_parameter,
+    per_task,
+    costs,
+)
 
 
 # --- facts

@@ -15,7 +15,9 @@ from metarl.evaluation import CONTROLS, SHORT, shown
 from . import pictures
 from .cli import OK, Parser, guarded
 from .config import build, to_tree
+from .few_shot_table import is_pictures, tables
 from .figures import number
+from .page import markdown
 from .pictures import Study, seeds
 from .solvers import shares
 from .study import RESULTS
@@ -75,9 +77,12 @@ def write_results(folder: Path) -> Path:
     for name, study in studies.items():
         for file, drawn in pictures.of(name, study).items():
             write_atomically(folder / f"{file}.svg", drawn + "\n")
-    short = {name: study for name, study in studies.items() if not is_long(study)}
+    few = {name: study for name, study in studies.items() if is_pictures(study)}
     long = {name: study for name, study in studies.items() if is_long(study)}
-    parts = [HOW_TO_READ, overview(short) if short else "", overview_of_long(long) if long else ""]
+    short = {name: study for name, study in studies.items() if name not in {*few, *long}}
+    parts = [HOW_TO_READ]
+    for group, told in ((short, overview), (long, overview_of_long), (few, tables)):
+        parts.append(told(group) if group else "")
     parts = [*filter(None, parts)] if studies else [HOW_TO_READ, EMPTY]
     parts += [detail(name, study, folder.name) for name, study in studies.items()]
     page = folder.parent / "RESULTS.md"
@@ -107,7 +112,7 @@ def overview(studies: Mapping[str, Study]) -> str:
         published = ", ".join(map(number, s["published"]["returns"])) if s["published"] else ""
         bounds = number(s["floor"]), number(s["oracle"])
         lines.append([*study_cells(name, s), *means, wiped, published, *bounds, *costs(s)])
-    return table(head, lines)
+    return markdown(head, lines)
 
 
 def overview_of_long(studies: Mapping[str, Study]) -> str:
@@ -129,7 +134,7 @@ def beside_solvers(solvers: Sequence[str], studies: Mapping[str, Study]) -> str:
         bounds = number(rounds * s["floor"]), number(rounds * s["oracle"])
         total = with_interval(s["total"]), *share
         lines.append([*study_cells(name, s), str(rounds), *theirs, *total, *bounds, *costs(s)])
-    return table(head, lines)
+    return markdown(head, lines)
 
 
 def study_cells(name: str, study: Study) -> list[str]:
@@ -149,11 +154,12 @@ def detail(name: str, study: Study, folder: str) -> str:
     parts = [
         f"## {name}\n",
         f"{study['experiment']}\n",
-        f"![Return of each round, {seeds(study)}]({folder}/{name}.svg)\n",
+        "" if is_pictures(study) else f"![Return of each round, {seeds(study)}]({folder}/{name}.svg)\n",
         f"![Return by task]({folder}/{name}_by_task.svg)\n" if "per_task" in study else "",
         f"![Training returns]({folder}/{name}_learning.svg)\n" if "learning" in study else "",
-        table([unit, *map(str, shown(len(study["rounds"])))], rows(study)),
+        markdown([unit, *map(str, shown(len(study["rounds"])))], rows(study)),
         f"![Beside the solvers]({folder}/{name}_solvers.svg)\n" if study.get("solvers") else "",
+        elsewhere(study),
         totals(study) if is_long(study) or study.get("solvers") else "",
         f"{notes(study)}\n",
         f"    {study['command']}\n",
@@ -175,7 +181,7 @@ def rows(study: Study) -> list[list[str]]:
         found.append([f"mean of seed {seed}", *(number(r["per_seed"][i]) for r in rounds)])
     blank = [""] * (len(told) - 1)
     for control, r in study.get("controls", {}).items():
-        found.append([f"mean with {CONTROLS[control]}", *blank, with_interval(r)])
+        found.append([f"mean with {CONTROLS.get(control, control)}", *blank, with_interval(r)])
     if not shared(study):
         beyond = (with_interval(study["ood"]["rounds"][k]) for k in told)
         found.append(["mean beyond the trained range", *beyond])
@@ -183,6 +189,16 @@ def rows(study: Study) -> list[list[str]]:
         values = (number(known["returns"][k]) if k < len(known["returns"]) else "" for k in told)
         found.append([f"{known['name']}, published", *values])
     return found
+
+
+def elsewhere(study: Study) -> str:
+    """The last round under the other protocols that the agent was judged by; nothing where there are none."""
+    also = study.get("also", {})
+    seeds = [f"seed {seed}" for seed in study["seeds"]]
+    found = []
+    for name, r in also.items():
+        found.append([name, r["family"], with_interval(r), *map(number, r["per_seed"])])
+    return markdown(["other protocol", "family", "last round", *seeds], found) if found else ""
 
 
 def totals(study: Study) -> str:
@@ -197,7 +213,7 @@ def totals(study: Study) -> str:
     if not shared(study):
         found.append(["agent, beyond the trained range", *map(with_interval, study["ood"]["totals"])])
     found += [[key, *(number(study[key] * r["rounds"]) for r in columns)] for key in ("floor", "oracle")]
-    return table(["total of the first rounds", *(number(r["rounds"], 0) for r in columns)], found)
+    return markdown(["total of the first rounds", *(number(r["rounds"], 0) for r in columns)], found)
 
 
 def notes(study: Study) -> str:
@@ -234,12 +250,6 @@ def with_interval(r: Mapping[str, Any], value: str = "mean", interval: str = "ci
 def anchor(heading: str) -> str:
     """The address of a heading, as Markdown viewers make it."""
     return "".join(c for c in heading.lower().replace(" ", "-") if c.isalnum() or c in "-_")
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 if __name__ == "__main__":

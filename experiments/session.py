@@ -122,8 +122,9 @@ def assess_also(run: Run, session: Session) -> dict[str, Any]:
 
 def transferred(session: Session, protocol: Protocol) -> Evaluation:
     """Evaluate under another protocol; ConfigError where the agent cannot play another family."""
+    variants = hasattr(session.agent, "variants")  # which are played with the controls
     if protocol.family in (None, session.experiment.family_name):
-        return judge(session, rounds=protocol.rounds)
+        return judge(session, controls=variants, rounds=protocol.rounds)
     tree = {**to_tree(session.experiment), "family": protocol.family, "device": str(session.family.device)}
     other = Session(build(tree))
     try:
@@ -133,7 +134,7 @@ def transferred(session: Session, protocol: Protocol) -> Evaluation:
         raise ConfigError(
             f"family is {protocol.family!r}; allowed: one whose inputs and answers are as those of {ours}"
         ) from None
-    return judge(other, rounds=protocol.rounds)
+    return judge(other, controls=variants, rounds=protocol.rounds)
 
 
 def judge(

@@ -34,7 +34,8 @@ def solved(family: Family, protocol: EvaluationConfig, split: Split) -> dict[str
     found = {}
     for name, kind in solvers_of(family.name).items():
         try:
-            found[name] = _earned(kind, family.name, family.device, protocol, split)
+            played = protocol.rounds, protocol.seed, protocol.greedy_last
+            found[name] = _earned(kind, family.name, family.device, *played, split)
         except ConfigError as error:
             print(f"metarl: the solver {name} is left out: {error}", file=sys.stderr)
     return found
@@ -42,14 +43,19 @@ def solved(family: Family, protocol: EvaluationConfig, split: Split) -> dict[str
 
 @cache  # whatever agent is beside them: a study of several seeds plays them once
 def _earned(
-    kind: Any, name: str, where: torch.device, protocol: EvaluationConfig, split: Split
+    kind: Any,
+    name: str,
+    where: torch.device,
+    rounds: tuple[int, ...],
+    seed: int,
+    greedy: bool,
+    split: Split,
 ) -> dict[str, Any]:
-    family, rng = make(name, where), device.generator(protocol.seed, where)
-    known = {"episodes": len(protocol.rounds), "horizon": family.horizon}
+    family, rng = make(name, where), device.generator(seed, where)
+    known = {"episodes": len(rounds), "horizon": family.horizon}
     config = kind.Config(**known, **kind.settings_for(name))
     solver = kind(family.observation_space, family.action_space, rng, config)
-    solver.check_rounds(protocol.rounds)
-    rounds, greedy = protocol.rounds, protocol.greedy_last
+    solver.check_rounds(rounds)
     played = evaluate(family, solver, rng, rounds=rounds, split=split, greedy_last=greedy, controls=False)
     scores = played.scores[:, None]
     rest = {"totals": totals(scores), "rounds": scores.mean((1, 2)).tolist()}

@@ -11,6 +11,7 @@ from metarl import Evaluation, Family
 from metarl.envs import FAMILIES, Robot
 from metarl.evaluation import CONTROLS, SHORT, shown
 from metarl.runs import Run
+from metarl.statistics import rounded
 
 from .solvers import shares
 
@@ -18,7 +19,21 @@ from .solvers import shares
 def evaluation_tables(run: Run, split: str) -> list[Table]:
     """The kept evaluation of a split: its adaptation curve and, where there are some, its solvers."""
     found: dict[str, Any] = json.loads(run.evaluation(split).read_text(encoding="utf-8"))
-    return [adaptation_table(found), *([solver_table(found)] if found["solvers"] else [])]
+    tables = [adaptation_table(found), *([solver_table(found)] if found["solvers"] else [])]
+    also = run.evaluation("also")
+    if split == "test" and also.exists():
+        tables.append(elsewhere_table(json.loads(also.read_text(encoding="utf-8"))))
+    return tables
+
+
+def elsewhere_table(found: Mapping[str, Any]) -> Table:
+    """The last round under the other protocols that the agent was judged by."""
+    table = Table(title="other protocols, last round")
+    for column in ("", "family", "return", "95 %"):
+        table.add_column(column, justify="right" if column in ("return", "95 %") else "left")
+    for name, f in found.items():
+        table.add_row(escape(name), f["family"], *statistics(f["rounds"][-1])[:2])
+    return table
 
 
 def adaptation_table(found: Mapping[str, Any]) -> Table:
@@ -36,20 +51,20 @@ def adaptation_table(found: Mapping[str, Any]) -> Table:
     for column in ("return", "95 %", "IQM", "worst 5 %", *(f"{p.name}, published" for p in published)):
         table.add_column(column, justify="right", no_wrap=column == "95 %")
     for k in shown(len(found["rounds"])):
-        anchors = [f"{p.returns[k]:.2f}" if k < len(p.returns) else "" for p in published]
+        anchors = [rounded(p.returns[k]) if k < len(p.returns) else "" for p in published]
         table.add_row(str(k), *statistics(found["rounds"][k]), *anchors)
     table.add_section()
     if len(found["rounds"]) > SHORT:
         table.add_row(f"all {len(found['rounds'])} rounds", *statistics(found["total"]), end_section=True)
-    table.add_row("floor", f"{found['floor']:.2f}")
-    table.add_row("oracle", f"{found['oracle']:.2f}")
+    table.add_row("floor", rounded(found["floor"]))
+    table.add_row("oracle", rounded(found["oracle"]))
     return table
 
 
 def statistics(r: Mapping[str, Any]) -> list[str]:
     """Mean, interval, interquartile mean and worst tasks."""
     low, high = r["ci95"]
-    return [f"{r['mean']:.2f}", f"{low:.2f} .. {high:.2f}", f"{r['iqm']:.2f}", f"{r['cvar5']:.2f}"]
+    return [rounded(r["mean"]), f"{rounded(low)} .. {rounded(high)}", rounded(r["iqm"]), rounded(r["cvar5"])]
 
 
 def solver_table(found: Mapping[str, Any]) -> Table:
@@ -63,7 +78,7 @@ def solver_table(found: Mapping[str, Any]) -> Table:
     for name, r in sorted(everyone.items(), key=lambda item: -item[1]["mean"]):
         table.add_row(name, *statistics(r)[:2], style="bold" if name == found["agent"] else None)
     table.add_section()
-    table.add_row("oracle", f"{found['oracle'] * len(found['rounds']):.2f}")
+    table.add_row("oracle", rounded(found["oracle"] * len(found["rounds"])))
     table.add_row(f"{found['agent']} / best solver", shares(found)[-1])
     return table
 
@@ -80,8 +95,8 @@ def adapted_task(family: Family, task: Mapping[str, float], found: Evaluation) -
     if found.wiped is not None:
         told[f"last, {CONTROLS['wiped']}"] = found.wiped
     for name, r in told.items():
-        table.add_row(name, f"{r.mean():.2f}", f"{r.min():.2f}", f"{r.max():.2f}")
+        table.add_row(name, *(rounded(x.item()) for x in (r.mean(), r.min(), r.max())))
     table.add_section()
     for name, bound in zip(("floor", "oracle"), found.bounds, strict=True):
-        table.add_row(name, f"{bound.mean():.2f}")
+        table.add_row(name, rounded(bound.mean().item()))
     return table

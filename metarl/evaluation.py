@@ -115,13 +115,14 @@ class Evaluation(NamedTuple):
         lines += [f"  last round, {CONTROLS.get(name, name)}: {_with_interval(r)}" for name, r in played]
         if len(rounds) > SHORT:
             lines.append(f"  all {len(self.returns)} rounds together: {_with_interval(found['total'])}")
-        lines.append(f"  floor {found['floor']:.2f}, oracle {found['oracle']:.2f}")
+        floor, oracle = (statistics.rounded(found[bound]) for bound in ("floor", "oracle"))
+        lines.append(f"  floor {floor}, oracle {oracle}")
         return "\n".join(lines)
 
 
 def _with_interval(r: dict[str, Any]) -> str:
-    low, high = r["ci95"]
-    return f"{r['mean']:9.2f}  [{low:.2f}, {high:.2f}]"
+    mean, low, high = map(statistics.rounded, (r["mean"], *r["ci95"]))
+    return f"{mean:>9}  [{low}, {high}]"
 
 
 def totals(scores: np.ndarray) -> list[dict[str, Any]]:

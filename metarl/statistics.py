@@ -9,6 +9,11 @@ Array = np.ndarray
 Statistic = Callable[[Array], Array]  # scores [..., S, N] to [...]
 
 
+def rounded(value: float) -> str:
+    """A number as a person reads it: two digits after the point, and three of shares."""
+    return f"{value:.{3 if abs(value) < 1 else 2}f}"
+
+
 def mean(scores: Array) -> Array:
     """The mean over runs and tasks, [..., S, N] to [...]."""
     return scores.mean((-2, -1))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from metarl import statistics
 from metarl.experiments import build, main, override, read, split_settings, to_yaml
 
 TINY = [
@@ -74,8 +75,11 @@ def test_evaluate_shows_the_controls(run: Path, capsys: pytest.CaptureFixture[st
         assert sum(kept["control_scores"][name]) / 40 == pytest.approx(control["mean"])
     assert main(["evaluate", str(run)]) == 0
     text = capsys.readouterr().out
-    assert f"last round, another task's memory: {found['controls']['shuffled']['mean']:.2f}" in text
-    assert f"last round, memory wiped: {found['controls']['wiped']['mean']:.2f}" in text
+    assert (
+        f"last round, another task's memory: {statistics.rounded(found['controls']['shuffled']['mean'])}"
+        in text
+    )
+    assert f"last round, memory wiped: {statistics.rounded(found['controls']['wiped']['mean'])}" in text
 
 
 def test_evaluation_repeats_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,6 +217,8 @@ def test_a_family_that_breaks_a_promise_is_found(breaks: Callable[[Any], None]) 
 # --- every family as a Gymnasium environment
 
 
+@pytest.mark.filterwarnings("ignore:It seems that your observation")  # bytes are wanted of pictures,
+@pytest.mark.filterwarnings("ignore:The minimal resolution for an image")  # and more than 28 x 28 of them
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_a_gymnasium_environment(name: str, no_opengl: str) -> None:
     env = gym.make(gymnasium_id(name))

@@ -115,7 +115,7 @@ def test_the_meta_gradient_equals_finite_differences(kind: str, seen: str, norm:
     gradients, said = agent.meta_gradient([support], query, slice(None))
 
     def loss() -> Tensor:
-        return sum(  # type: ignore[return-value]
+        return sum(
             agent.meta_loss([type(support)(*(x[i] for x in support))], type(query)(*(x[i] for x in query)))[0]
             for i in range(3)
         )

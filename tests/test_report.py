@@ -68,7 +68,7 @@ def of(run: Run) -> Any:
 
 
 def shown(value: float) -> str:
-    return f"{value:,.2f}".replace("-", "−")
+    return f"{value:,.{3 if abs(value) < 1 else 2}f}".replace("-", "−")
 
 
 @pytest.fixture(scope="module")

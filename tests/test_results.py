@@ -235,7 +235,7 @@ def tables(page: str) -> list[list[list[str]]]:
 
 
 def shown(value: float) -> str:
-    return f"{value:,.2f}".replace("-", "−")
+    return f"{value:,.{3 if abs(value) < 1 else 2}f}".replace("-", "−")
 
 
 def test_the_page_has_a_row_a_study(copied: Path) -> None:

@@ -140,15 +140,21 @@ class Bayes(Untaught):
         ends = zip(c.low, c.high, strict=True)
         axes = [torch.linspace(a, b, c.points, device=x.device, dtype=x.dtype) for a, b in ends]
         grid = torch.cartesian_prod(*axes)  # [G, 2]
-        error = self.curve(grid, belief.x[..., 0]) - belief.y  # [N, S, G]
+        weights = self.weights(grid)
+        error = self.basis(belief.x) @ weights.mT - belief.y  # [N, S, G]
         posterior = (-0.5 * (error / c.noise).square().sum(1)).softmax(-1)  # [N, G]
-        return (self.curve(grid, x[..., 0]) @ posterior.unsqueeze(-1))[..., :1]
+        return self.basis(x) @ (posterior @ weights).unsqueeze(-1)
 
-    def curve(self, grid: Tensor, x: Tensor) -> Tensor:
-        """Every hypothesis at x [N, Q]: [N, Q, G]."""
-        first, second = grid.unbind(-1)
-        x = x.unsqueeze(-1)
-        return first * torch.sin(x - second) if self.config.curve == "sine" else first * x + second
+    def weights(self, grid: Tensor) -> Tensor:
+        """What the parameters [G, 2] of curves weigh their basis with, [G, 2]."""
+        a, b = grid.unbind(-1)
+        return torch.stack([a * b.cos(), -a * b.sin()], -1) if self.config.curve == "sine" else grid
+
+    def basis(self, x: Tensor) -> Tensor:
+        """What A cos φ sin x - A sin φ cos x and a x + b are linear in, [N, Q, 1] to [N, Q, 2]."""
+        if self.config.curve == "sine":
+            return torch.cat([x.sin(), x.cos()], -1)
+        return torch.cat([x, torch.ones_like(x)], -1)
 
 
 class Ridge(Untaught):

@@ -34,6 +34,7 @@ class Stock(NamedTuple):
     available: Tensor  # [C], pictures of each class
     pools: Tensor  # [3, C], bool: the classes of each pool
     group: Tensor  # [C], the number of each class's group
+    names: tuple[str, ...]  # of the classes
 
 
 class Episodes(ABC):
@@ -43,6 +44,7 @@ class Episodes(ABC):
     shared_splits = False
     published: tuple[Published, ...] = ()
     first_tells = True  # an input is of its task
+    view = "pictures"
 
     name: str
     summary: str
@@ -80,13 +82,13 @@ class Episodes(ABC):
         for split, mask in own.items():
             if mask.sum() < self.way:
                 raise ConfigError(f"way is {self.way}; allowed: up to the {int(mask.sum())} {split} classes")
-        stock = Stock(
-            torch.cat([images.pixels for images in whole]),
-            torch.cat([images.available for images in whole]),
-            torch.stack([own[split] for split in NUMBERS]),
-            torch.tensor([numbers[name] for name in names]),
+        return Stock(
+            torch.cat([images.pixels for images in whole]).to(self.device),
+            torch.cat([images.available for images in whole]).to(self.device),
+            torch.stack([own[split] for split in NUMBERS]).to(self.device),
+            torch.tensor([numbers[name] for name in names], device=self.device),
+            tuple(name for images in whole for name in images.names),
         )
-        return Stock(*(x.to(self.device) for x in stock))
 
     # --- tasks
 

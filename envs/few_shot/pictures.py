@@ -98,7 +98,7 @@ class PicturesConfig:
     """Few-shot classification of your own pictures, a folder a class; or of known ones with any `way`."""
 
     pictures: str
-    """The folder of the pictures, of classes or of train/, test/ (and ood/ or val/); or glyphs; or omniglot."""
+    """The folder of classes, or of train/, test/ and perhaps ood/ or val/; or glyphs; or omniglot."""
     way: Annotated[int, Field(ge=2)] = 5
     """Classes of an episode."""
     root: str | None = None

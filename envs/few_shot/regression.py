@@ -24,6 +24,7 @@ class Regression(ABC):
 
     horizon = 1
     shared_splits = False
+    view = "curve"
     published: tuple[Published, ...] = ()
     noise = 0.0  # standard deviation of the targets about the curve
 
