@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from metarl import Family, Outcome, Published, Tasks
+from metarl import ConfigError, Family, Outcome, Published, Tasks
 
 
 class Told:
@@ -20,6 +20,10 @@ class Told:
     published: tuple[Published, ...] = ()
 
     def __init__(self, family: Family) -> None:
+        if len(family.observation_space.shape) != 1:
+            raise ConfigError(
+                f"tell_task is true; allowed for {family.name}, whose observations are no vectors: false"
+            )
         self.family = family
         self.summary = f"{family.summary}; observations tell the task"
         ends = np.array([(p.train_low, p.train_high) for p in family.task_space])

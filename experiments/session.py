@@ -11,7 +11,7 @@ from typing import Any
 from torch import Generator
 
 from metarl import Agent, ConfigError, Evaluation, Family, RunError, Split, Tasks, device, evaluate
-from metarl.agents import AGENTS
+from metarl.agents import AGENTS, FEW_SHOT
 from metarl.checkpoint import write_atomically
 from metarl.envs import Robot, Told, make
 from metarl.runs import Run
@@ -39,6 +39,9 @@ class Session:
         self.experiment = experiment
         kind = AGENTS[experiment.agent.name]
         spaces = self.family.observation_space, self.family.action_space
+        if len(spaces[0].shape) != 1 and experiment.agent.name not in FEW_SHOT:
+            who, allowed = f"agent is {experiment.agent.name!r}", ", ".join(FEW_SHOT)
+            raise ConfigError(f"{who}; allowed for {self.family.name}, which shows pictures: {allowed}")
         self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent.settings)
         self.agent.check_rounds(experiment.rounds)
         if hasattr(self.agent, "unit"):  # whose memories live through a trial, whatever it is for

@@ -75,11 +75,9 @@ def test_evaluate_shows_the_controls(run: Path, capsys: pytest.CaptureFixture[st
         assert sum(kept["control_scores"][name]) / 40 == pytest.approx(control["mean"])
     assert main(["evaluate", str(run)]) == 0
     text = capsys.readouterr().out
-    assert (
-        f"last round, another task's memory: {statistics.rounded(found['controls']['shuffled']['mean'])}"
-        in text
-    )
-    assert f"last round, memory wiped: {statistics.rounded(found['controls']['wiped']['mean'])}" in text
+    shuffled, wiped = (statistics.rounded(found["controls"][name]["mean"]) for name in ("shuffled", "wiped"))
+    assert f"last round, another task's memory: {shuffled}" in text
+    assert f"last round, memory wiped: {wiped}" in text
 
 
 def test_evaluation_repeats_itself(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

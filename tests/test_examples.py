@@ -233,6 +233,24 @@ def test_a_folder_that_is_not_there_is_named(folder: Path, capsys: pytest.Captur
     assert str(folder / "nowhere") in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"agent": {"name": "rl2"}},
+            r"^agent is 'rl2'; allowed for glyphs/5-way, which shows pictures: maml, ",
+        ),
+        (
+            {"tell_task": True},
+            r"^tell_task is true; allowed for glyphs/5-way, whose observations are no vectors",
+        ),
+    ],
+)
+def test_what_needs_vectors_refuses_pictures(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        start(build(tree("maml") | changes), tmp_path / "run")
+
+
 def test_every_learner_ships_with_an_experiment() -> None:
     named = {read(name)["agent"]["name"] for name in shipped()}
     assert {*FEW_SHOT} <= named

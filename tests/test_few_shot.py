@@ -424,7 +424,9 @@ def test_a_learner_of_examples_refuses_a_family_without_answers(name: str) -> No
 
 def test_comparisons_want_pictures_and_classes() -> None:
     family = make("sinusoid/maml2017")
-    with pytest.raises(ConfigError, match="allowed for Prototypical: pictures"):
+    with pytest.raises(
+        ConfigError, match=r"^observations are \[1\] and actions Box; allowed for Prototypical: pictures"
+    ):
         few("prototypical", family)
 
 

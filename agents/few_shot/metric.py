@@ -43,8 +43,8 @@ class MetricLearner(FewShotLearner):
         self.config = config
         if not self.classes or len(self.shape) != 3:
             raise ConfigError(
-                f"spaces are {observation_space} and {action_space}; allowed for {type(self).__name__}: "
-                "pictures (channels, height, width) and Discrete classes"
+                f"observations are {list(self.shape)} and actions {type(action_space).__name__}; allowed for "
+                f"{type(self).__name__}: pictures [channels, height, width] and Discrete classes"
             )
         self.embedding = Embedding(self.shape, config.filters, rng, config.pooling, self.pooled)
         self.make_comparison(rng)
