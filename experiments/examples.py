@@ -168,7 +168,7 @@ def fits(m: Material) -> str:
 def steps(m: Material) -> str:
     """The return against the number of gradient steps; nothing where the agent takes none."""
     agent: Any = m.session.agent
-    if not hasattr(agent, "adapt_by"):
+    if not getattr(agent, "by_gradient", False):
         return ""
     family, protocol = m.session.family, m.session.experiment.evaluation
     trial = played(m, TASKS)

@@ -451,6 +451,24 @@ def test_learning_goes_on_bit_for_bit_after_a_load(kind: str) -> None:
     assert all(torch.equal(x, whole[0][k]) for k, x in resumed[0].items())
 
 
+def test_features_of_a_joint_network_serve_heads_and_neighbours() -> None:
+    family, rng = make("glyphs/5-way"), generator(0)
+    for adaptation in ("head", "nearest"):
+        agent = few("joint", family, adaptation=adaptation, adapt_steps=30, inner_lr=0.5, filters=16)
+        train(family, agent, rng, iterations=1, rounds=(5, 5), meta_batch_size=2)
+        tasks = family.sample_tasks(20, "test", rng)
+        found = evaluate(family, agent, rng, rounds=(5, 5), tasks=tasks)
+        assert found.scores[-1].mean() > 0.25
+        assert found.controls["shuffled"].mean() < 0.3
+        trial = run_trial(family, agent, tasks, (5, 5), rng)
+        belief = agent.adapt(agent.begin(20, 5), trial.rounds[0])
+        assert torch.equal(
+            agent.predict(belief, trial.rounds[0].obs[0]).argmax(-1), trial.rounds[0].target[0, ..., 0]
+        )
+    with pytest.raises(ConfigError, match=r"^agent.adaptation is 'head'; allowed of numbers: fine_tune$"):
+        few("joint", make("sinusoid/maml2017"), adaptation="head")
+
+
 def test_more_support_in_later_rounds_adds_up() -> None:
     family, rng = make({"pictures": "glyphs", "way": 3}), generator(0)
     agent = few("prototypical", family)

@@ -74,11 +74,15 @@ class NearestNeighbour(Untaught):
     """The class of the nearest picture, pixel by pixel; of several examples the nearest one decides."""
 
     def answer(self, support: Examples, x: Tensor) -> Tensor:
-        """-min ‖x - x_i‖ over the examples of each class."""
-        distance = torch.cdist(x, support.x)  # [N, Q, S]
-        member = F.one_hot(support.y, self.classes).bool()  # [N, S, C]
-        far = distance.unsqueeze(-1).masked_fill(~member.unsqueeze(1), torch.inf)
-        return -far.amin(2).clamp(max=1e9)
+        """By the distance of pixels."""
+        return nearest(support, x, self.classes)
+
+
+def nearest(support: Examples, x: Tensor, classes: int) -> Tensor:
+    """-min ‖x - x_i‖ over the examples of each class, of vectors [N, S, D] and [N, Q, D]; [N, Q, C]."""
+    distance = torch.cdist(x, support.x)  # [N, Q, S]
+    far = [distance.masked_fill((support.y != c).unsqueeze(1), 1e9).amin(-1) for c in range(classes)]
+    return -torch.stack(far, -1)
 
 
 class LinearHead(Untaught):
@@ -98,15 +102,22 @@ class LinearHead(Untaught):
     config: Config
 
     def answer(self, support: Examples, x: Tensor) -> Tensor:
-        """W x + b after W ← W - α (Σ (p - y) x' / S + λ W)."""
-        c, y = self.config, F.one_hot(support.y, self.classes).to(x.dtype)
-        weight = x.new_zeros(len(x), self.inputs, self.classes)
-        bias = x.new_zeros(len(x), 1, self.classes)
-        for _ in range(c.steps):
-            wrong = ((support.x @ weight + bias).softmax(-1) - y) / support.x.shape[1]
-            weight = weight - c.lr * (support.x.mT @ wrong + c.weight_decay * weight)
-            bias = bias - c.lr * wrong.sum(1, keepdim=True)
-        return x @ weight + bias
+        """By a regression on pixels."""
+        c = self.config
+        return softmax_regression(support, x, self.classes, c.lr, c.steps, c.weight_decay)
+
+
+def softmax_regression(
+    support: Examples, x: Tensor, classes: int, lr: float, steps: int, decay: float = 0.0
+) -> Tensor:
+    """W x + b after steps W ← W - α (Σ (p - y) x' / S + λ W) from 0; [N, S, D], [N, Q, D] to [N, Q, C]."""
+    y = F.one_hot(support.y, classes).to(x.dtype)
+    weight, bias = x.new_zeros(len(x), x.shape[-1], classes), x.new_zeros(len(x), 1, classes)
+    for _ in range(steps):
+        wrong = ((support.x @ weight + bias).softmax(-1) - y) / support.x.shape[1]
+        weight = weight - lr * (support.x.mT @ wrong + decay * weight)
+        bias = bias - lr * wrong.sum(1, keepdim=True)
+    return x @ weight + bias
 
 
 class Bayes(Untaught):

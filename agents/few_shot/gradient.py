@@ -89,6 +89,11 @@ class GradientLearner(FewShotLearner):
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
         """φ_{k+1} from φ_k and ∇L(φ_k), and what the rule remembers of its steps; nothing at first."""
 
+    @property
+    def by_gradient(self) -> bool:
+        """Whether its return may be drawn against the number of steps."""
+        return True
+
     # --- one task
 
     def task_loss(self, params: Params, x: Tensor, y: Tensor, given: Sequence[Moments] = ()) -> Any:

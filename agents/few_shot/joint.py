@@ -12,11 +12,12 @@ import torch
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
+from torch.func import vmap
 from torch.nn import functional as F
 
 from metarl import STRICT, ConfigError, Rollout, Trial, device
 
-from .baselines import NearestNeighbour
+from .baselines import nearest, softmax_regression
 from .gradient import Belief, GradientConfig, GradientLearner, Params
 from .learner import Examples
 
@@ -31,7 +32,7 @@ class Joint(GradientLearner):
         """Settings of the network, its training, and what is done with it in a new task."""
 
         adaptation: Literal["fine_tune", "head", "nearest"] = "fine_tune"
-        """Adapt all layers, the last one only, or compare features (pictures only)."""
+        """Adapt all layers; or, of pictures, learn a last layer from 0, or take the nearest features."""
         train_classes: PositiveInt = 4112
         """Classes that the training has at most; ignored for curves."""
 
@@ -54,43 +55,53 @@ class Joint(GradientLearner):
             start = torch.randn(size, generator=self.rng, device=self.rng.device) / size[1] ** 0.5
             self.head = nn.ParameterList([start, torch.zeros(size[0], device=self.rng.device)])
             weight.data.zero_()
-        elif self.config.adaptation == "nearest":
+        elif self.config.adaptation != "fine_tune":
             raise ConfigError(
-                "agent.adaptation is 'nearest'; allowed where answers are numbers: fine_tune, head"
+                f"agent.adaptation is {self.config.adaptation!r}; allowed of numbers: fine_tune"
             )
 
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
-        """Plain gradient descent."""
-        lr, whole = self.config.inner_lr, self.config.adaptation != "head"
-        fixed = 0 if whole else len(params) - HEAD
-        moved = [p - lr * g for p, g in zip(params[fixed:], gradient[fixed:], strict=True)]
-        return [*params[:fixed], *moved], memory
+        """φ ← φ - α ∇L(φ)."""
+        return [p - self.config.inner_lr * g for p, g in zip(params, gradient, strict=True)], memory
 
-    # --- adaptation by comparison
+    # --- adaptation of features
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether all of it is adapted by gradient steps."""
+        return self.config.adaptation == "fine_tune"
 
     @torch.no_grad()
     def adapt(self, belief: Any, rollout: Rollout) -> Any:
         """Fine-tune, or remember the features."""
-        if self.training or self.config.adaptation != "nearest":
+        if self.training or self.config.adaptation == "fine_tune":
             return super().adapt(belief, rollout)
         support = Examples.of(rollout, self.classes)
-        return belief._replace(params=[self.features(support.x), support.y])
+        return Examples(self.features(support.x), support.y)
 
     @torch.no_grad()
-    def predict(self, belief: Belief, x: Tensor) -> Tensor:
-        """The fine-tuned network's answers, or those of the nearest features."""
-        if self.config.adaptation != "nearest" or len(belief.params) != HEAD:
+    def predict(self, belief: Belief | Examples, x: Tensor) -> Tensor:
+        """The fine-tuned network's answers, or those from features."""
+        if isinstance(belief, Belief):
             return super().predict(belief, x)
-        return NearestNeighbour.answer(self, Examples(*belief.params), self.features(x))  # type: ignore[arg-type]
+        c, features = self.config, self.features(x)
+        if c.adaptation == "nearest":
+            return nearest(belief, features, self.classes)
+        return softmax_regression(belief, features, self.classes, c.inner_lr, c.adapt_steps or c.inner_steps)
 
-    def variants(self, belief: Belief) -> dict[str, Belief]:
-        """Neighbours have no other way to normalise."""
-        return {} if self.config.adaptation == "nearest" else super().variants(belief)
+    def variants(self, belief: Belief | Examples) -> dict[str, Belief]:
+        """Features have no other way to normalise."""
+        return super().variants(belief) if isinstance(belief, Belief) else {}
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layer sees of pictures [N, E, *shape], each task's normalised alone, [N, E, D]."""
         body = self.network.params[:-HEAD]
-        return torch.stack([self.network.run(body, each).value for each in x])
+
+        def one(pictures: Tensor) -> Tensor:
+            return self.network.run(body, pictures).value
+
+        found: Tensor = self.over_tasks(vmap(one), x)
+        return found
 
     # --- joint training
 
