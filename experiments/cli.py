@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from metarl import ConfigError, MetarlError, __version__, checked, unknown
+from metarl import UNREADABLE, ConfigError, MetarlError, __version__, checked, unknown
 from metarl.agents import AGENTS, SOLVERS
 from metarl.envs import FAMILIES, named_tasks
 
@@ -213,7 +213,10 @@ def _transfer(a: argparse.Namespace, session: Session) -> None:
     """Evaluate in another family or other rounds; nothing is kept in the run's folder."""
     if a.split != "test":
         raise ConfigError(f"split is {a.split!r}; allowed with --family or --rounds: 'test'")
-    given = {"family": a.family, "rounds": yaml.safe_load(a.rounds) if a.rounds else None}
+    try:
+        given = {"family": a.family, "rounds": yaml.safe_load(a.rounds) if a.rounds else None}
+    except UNREADABLE:
+        raise ConfigError(f"rounds is {a.rounds!r}, which cannot be read as a value") from None
     tree = {"rounds": session.experiment.evaluation.rounds} | {
         k: v for k, v in given.items() if v is not None
     }

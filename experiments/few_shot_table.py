@@ -87,11 +87,10 @@ def scores(study: Study) -> dict[tuple[str, str], Score]:
         listed.append((other["family"], protocols["also"][name]["rounds"], other))
     found = {}
     for family, rounds, r in listed:
-        pictures, _, way = family.partition("/")
-        shots = sum(rounds[:-1]) // int(way.partition("-")[0])
+        way = make(study["settings"]["family"] if family == study["family"] else family).action_space.n
         low, high = r["ci95"]
         score = Score(r["mean"], low, high, r["controls"].get(INDUCTIVE))
-        found[pictures, f"{way.partition('-')[0]}w{shots}s"] = score
+        found[family.partition("/")[0], f"{way}w{sum(rounds[:-1]) // way}s"] = score
     return found
 
 

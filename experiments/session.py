@@ -21,7 +21,8 @@ from .solvers import solved
 
 # what may differ between a checkpoint and its run: how long it trains, where, and what is seen of it
 FREE = ("iterations", "evaluation", "description", "checkpoint_every", "tensorboard", "device")
-MOVABLE = "family.model"  # where a robot's model lies; what it is, its fingerprint tells
+# where a robot's model lies, whose fingerprint tells what it is, and where pictures do
+MOVABLE = ("family.model", "family.pictures", "family.root")
 DETAILS = ("params", "scores", "control_scores")  # what evaluation.json holds of each task
 
 
@@ -39,9 +40,10 @@ class Session:
         self.experiment = experiment
         kind = AGENTS[experiment.agent.name]
         spaces = self.family.observation_space, self.family.action_space
-        if len(spaces[0].shape) != 1 and experiment.agent.name not in FEW_SHOT:
+        answers = getattr(self.family, "view", "") in ("pictures", "curve")
+        if answers and experiment.agent.name not in FEW_SHOT:
             who, allowed = f"agent is {experiment.agent.name!r}", ", ".join(FEW_SHOT)
-            raise ConfigError(f"{who}; allowed for {self.family.name}, which shows pictures: {allowed}")
+            raise ConfigError(f"{who}; allowed for {self.family.name}, which asks for answers: {allowed}")
         self.agent: Agent[Any] = kind(*spaces, self.rng, experiment.agent.settings)
         self.agent.check_rounds(experiment.rounds)
         if hasattr(self.agent, "unit"):  # whose memories live through a trial, whatever it is for
@@ -50,6 +52,19 @@ class Session:
             self.agent.check_pool(self.pool())
         self.family.sample_tasks(experiment.meta_batch_size, "train", device.generator(0, where))  # or refuse
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
+        if experiment.agent.name in FEW_SHOT:
+            self.check(experiment.evaluation.rounds)
+            for protocol in experiment.evaluation.also.values():
+                elsewhere(self, protocol)  # or refuse, before it trains
+
+    def check(self, rounds: Sequence[int]) -> None:
+        """Refuse rounds that the agent, or the examples of one test task, cannot be dealt in."""
+        self.agent.check_rounds(rounds)
+        deal, rng = getattr(self.family, "deal", None), device.generator(0, self.family.device)
+        task = self.family.sample_tasks(1, "test", rng)
+        for k, examples in enumerate(rounds):
+            if deal:
+                deal(task, examples, rng, sum(rounds[:k]))
 
     def pool(self) -> int:
         """How many training tasks there are; of a continuous distribution, how many are played at once."""
@@ -75,7 +90,7 @@ class Session:
             return "it is not one of a training"
         ours, theirs = flat(to_tree(self.experiment)), flat(state["experiment"])
         for key, value in theirs.items():
-            if key.partition(".")[0] not in FREE and key != MOVABLE and ours.get(key) != value:
+            if key.partition(".")[0] not in FREE and key not in MOVABLE and ours.get(key) != value:
                 return f"{key} is {value!r}, the run's is {ours.get(key)!r}"
         return ""
 
@@ -126,10 +141,18 @@ def assess_also(run: Run, session: Session) -> dict[str, Any]:
 def transferred(session: Session, protocol: Protocol) -> Evaluation:
     """Evaluate under another protocol; ConfigError where the agent cannot play another family."""
     variants = hasattr(session.agent, "variants")  # which are played with the controls
+    return judge(elsewhere(session, protocol), controls=variants, rounds=protocol.rounds)
+
+
+def elsewhere(session: Session, protocol: Protocol) -> Session:
+    """The agent's session in a protocol's family, or its own; ConfigError where it cannot play there."""
     if protocol.family in (None, session.experiment.family_name):
-        return judge(session, controls=variants, rounds=protocol.rounds)
+        session.check(protocol.rounds)
+        return session
     tree = {**to_tree(session.experiment), "family": protocol.family, "device": str(session.family.device)}
-    other = Session(build(tree))
+    other = Session(
+        build({**tree, "evaluation": {**tree["evaluation"], "also": {}, "rounds": protocol.rounds}})
+    )
     try:
         other.agent.load_state_dict(session.agent.state_dict())
     except RuntimeError:
@@ -137,7 +160,7 @@ def transferred(session: Session, protocol: Protocol) -> Evaluation:
         raise ConfigError(
             f"family is {protocol.family!r}; allowed: one whose inputs and answers are as those of {ours}"
         ) from None
-    return judge(other, controls=variants, rounds=protocol.rounds)
+    return other
 
 
 def judge(

@@ -11,7 +11,7 @@ import numpy as np
 
 from metarl import SPLITS, ConfigError, RunError, statistics
 from metarl.checkpoint import write_atomically
-from metarl.envs import RobotConfig, make
+from metarl.envs import PicturesConfig, RobotConfig, make
 from metarl.evaluation import shown, totals
 from metarl.runs import Run
 
@@ -93,6 +93,9 @@ def summary(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str,
     del tree["seed"]
     if isinstance(experiment.family, RobotConfig) and Path(experiment.family.model).is_absolute():
         tree["family"]["model"] = Path(experiment.family.model).name  # not where it was on this machine
+    if isinstance(experiment.family, PicturesConfig):
+        paths = {key: tree["family"][key] for key in ("pictures", "root") if tree["family"][key]}
+        tree["family"] |= {key: Path(p).name for key, p in paths.items()}
     published = () if experiment.tell_task else make(experiment.family).published[:1]
     return {
         "family": experiment.family_name,

@@ -83,11 +83,13 @@ def test_an_agent_may_be_judged_elsewhere(runs: dict[str, Run], capsys: pytest.C
     ("words", "message"),
     [
         (
-            ["--family", "glyphs/20-way"],
+            ["--family", "glyphs/20-way", "--rounds", "[20, 20]"],
             "family is 'glyphs/20-way'; allowed: one whose inputs and answers",
         ),
         (["--family", "glyps/5-way"], "unknown family 'glyps/5-way'; allowed: "),
         (["--rounds", "[0, 5]"], "rounds.0 is 0; "),
+        (["--rounds", "[5, "], "rounds is '[5, ', which cannot be read as a value"),
+        (["--rounds", "[5]"], "rounds is [5]; allowed: 2 or more"),
         (
             ["--rounds", "[5, 5]", "--split", "ood"],
             "split is 'ood'; allowed with --family or --rounds: ",
@@ -238,7 +240,7 @@ def test_a_folder_that_is_not_there_is_named(folder: Path, capsys: pytest.Captur
     [
         (
             {"agent": {"name": "rl2"}},
-            r"^agent is 'rl2'; allowed for glyphs/5-way, which shows pictures: maml, ",
+            r"^agent is 'rl2'; allowed for glyphs/5-way, which asks for answers: maml, ",
         ),
         (
             {"tell_task": True},
@@ -254,6 +256,49 @@ def test_what_needs_vectors_refuses_pictures(changes: dict[str, Any], message: s
 def test_every_learner_ships_with_an_experiment() -> None:
     named = {read(name)["agent"]["name"] for name in shipped()}
     assert {*FEW_SHOT} <= named
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"rounds": [7, 75]}, r"^rounds has 7 examples; allowed for 5 classes: multiples of 5$"),
+        ({"rounds": [75]}, r"^rounds is \[75\]; allowed: 2 or more"),
+        ({"also": {"x": {"rounds": [5, 200]}}}, r"^rounds takes 41 pictures of each class; allowed: 20"),
+        (
+            {"also": {"x": {"rounds": [5, 5], "family": "glyphs/20-way"}}},
+            r"^rounds has 5 examples; allowed for 20",
+        ),
+        (
+            {"also": {"x": {"rounds": [20, 20], "family": "glyphs/20-way"}}},
+            r"^family is 'glyphs/20-way'; allowed",
+        ),
+    ],
+)
+def test_how_it_will_be_judged_is_checked_before_it_trains(
+    evaluation: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        start(build(tree("maml") | {"evaluation": {"rounds": [5, 5], **evaluation}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("agent", "family", "message"),
+    [
+        ("nearest_neighbour", "sinusoid/maml2017", "allowed for NearestNeighbour: Discrete classes"),
+        ("ridge", "glyphs/5-way", "allowed for Ridge: curves"),
+        ("joint", "bandit/bernoulli-k5", "family is one without right answers"),
+        (
+            "pearl",
+            "sinusoid/maml2017",
+            "agent is 'pearl'; allowed for sinusoid/maml2017, which asks for answers",
+        ),
+    ],
+)
+def test_agents_refuse_what_they_cannot_answer(agent: str, family: str, message: str, tmp_path: Path) -> None:
+    whole = {"family": family, "agent": {"name": agent}, "rounds": [5, 5], "evaluation": {"rounds": [5, 5]}}
+    with pytest.raises(ConfigError, match=message):
+        start(build(whole | TINY), tmp_path / "run")
 
 
 def test_an_experiment_may_not_be_judged_in_a_family_that_is_not() -> None:

@@ -173,6 +173,17 @@ def test_more_classes_than_there_are_cannot_be_asked_for() -> None:
         family.classes(tasks_of(family, [[0, 1]]))
 
 
+def test_splits_may_have_classes_of_other_sizes() -> None:
+    class Uneven(Numbers):
+        def load(self) -> Any:
+            return {"train": stock(), "test": stock(pictures=4)}
+
+    family = Uneven(torch.device("cpu"))
+    assert family.stock.pixels.shape[:2] == (24, 6)
+    order = family.order(tasks_of(family, [[1, 3]]), torch.tensor([[12, 13, 14]]))
+    assert {*order[0, 0, :4].tolist()} == {0, 1, 2, 3}
+
+
 def test_turned_pictures_are_classes_of_their_own() -> None:
     images = stock(2)
     marked = images.pixels.clone()

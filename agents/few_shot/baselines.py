@@ -1,6 +1,6 @@
 """What learns nothing across tasks, to compare with: nearest pixels, a linear head on them, ridge, Bayes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import torch
@@ -18,6 +18,7 @@ class Untaught(FewShotLearner):
     """Its belief is all examples so far, the inputs flat; there is nothing to meta-learn."""
 
     untrained = False
+    answers: Literal["classes", "numbers"]  # what it can say
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config:
@@ -33,6 +34,13 @@ class Untaught(FewShotLearner):
         super().__init__(observation_space, action_space, rng)
         self.config = config or self.Config()
         self.inputs = int(torch.Size(self.shape).numel())
+        able = bool(self.classes) if self.answers == "classes" else not self.classes and self.inputs == 1
+        if not able:
+            wanted = "Discrete classes" if self.answers == "classes" else "curves, one number to one number"
+            raise ConfigError(
+                f"observations are {list(self.shape)} and actions {type(action_space).__name__}; allowed for "
+                f"{type(self).__name__}: {wanted}"
+            )
 
     def begin(self, tasks: int, episodes: int) -> Examples:
         """No example."""
@@ -73,6 +81,8 @@ class Untaught(FewShotLearner):
 class NearestNeighbour(Untaught):
     """The class of the nearest picture, pixel by pixel; of several examples the nearest one decides."""
 
+    answers = "classes"
+
     def answer(self, support: Examples, x: Tensor) -> Tensor:
         """By the distance of pixels."""
         return nearest(support, x, self.classes)
@@ -87,6 +97,8 @@ def nearest(support: Examples, x: Tensor, classes: int) -> Tensor:
 
 class LinearHead(Untaught):
     """A softmax regression on pixels from scratch, by gradient descent with weight decay."""
+
+    answers = "classes"
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config:
@@ -123,8 +135,10 @@ def softmax_regression(
 class Bayes(Untaught):
     """The posterior mean of a curve with two parameters, uniform on a grid: none can expect less error.
 
-    It is told the curves and their prior, which the learners have to find out: their ceiling.
+    It is told the curves and their prior, which learners have to find out: their ceiling, in distribution.
     """
+
+    answers = "numbers"
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config:
@@ -145,8 +159,6 @@ class Bayes(Untaught):
 
     def predict(self, belief: Examples, x: Tensor) -> Tensor:
         """E[f(x) | the examples], [N, Q, 1]; of no examples, by the prior."""
-        if self.classes or self.inputs != 1:
-            raise ConfigError("family has no curves; allowed for bayes: sinusoid/..., linear/...")
         c = self.config
         ends = zip(c.low, c.high, strict=True)
         axes = [torch.linspace(a, b, c.points, device=x.device, dtype=x.dtype) for a, b in ends]
@@ -170,6 +182,8 @@ class Bayes(Untaught):
 
 class Ridge(Untaught):
     """Ridge regression in (x, 1): the posterior mean of a line under a Gaussian prior."""
+
+    answers = "numbers"
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config:

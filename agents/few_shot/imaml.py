@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.func import grad, grad_and_value, vmap
 
-from metarl import STRICT
+from metarl import STRICT, ConfigError
 
 from .gradient import GradientConfig, GradientLearner, Params
 from .learner import Examples
@@ -43,6 +43,12 @@ class Imaml(GradientLearner):
         config: Config | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, rng, config or self.Config())
+
+    def check_rounds(self, rounds: Sequence[int]) -> None:
+        """One support set: the implicit gradient is that of one minimum."""
+        super().check_rounds(rounds)
+        if len(rounds) != 2:
+            raise ConfigError(f"rounds is {[*rounds]}; allowed for imaml: 2, a support and a query set")
 
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
         """φ ← φ - α (∇L(φ) + λ (φ - θ)); θ is where the steps began."""

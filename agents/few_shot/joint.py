@@ -77,7 +77,9 @@ class Joint(GradientLearner):
         if self.training or self.config.adaptation == "fine_tune":
             return super().adapt(belief, rollout)
         support = Examples.of(rollout, self.classes)
-        return Examples(self.features(support.x), support.y)
+        new = Examples(self.features(support.x), support.y)
+        known = [belief, new] if isinstance(belief, Examples) else [new]
+        return Examples(*(torch.cat(parts, 1) for parts in zip(*known, strict=True)))
 
     @torch.no_grad()
     def predict(self, belief: Belief | Examples, x: Tensor) -> Tensor:
@@ -107,7 +109,8 @@ class Joint(GradientLearner):
 
     @device.every_core()
     def meta_update(self, trial: Trial) -> dict[str, float]:
-        """A step of Adam on all examples of all tasks, as if they were one."""
+        """A step of Adam on all examples of all tasks, as if they were one, whose returns it tells."""
+        self.examples(trial)  # or refuse
         x = torch.cat([r.obs[0] for r in trial.rounds], 1).flatten(0, 1)
         y = torch.cat([r.target[0] for r in trial.rounds], 1).flatten(0, 1)
         parameters = list(self.parameters())
@@ -118,11 +121,14 @@ class Joint(GradientLearner):
                     raise ConfigError(
                         f"agent.train_classes is {self.config.train_classes}; allowed here: {allowed}"
                     )
-                features = self.network.run(self.network.params[:-HEAD], x).value
-                loss = F.cross_entropy(F.linear(features, *self.head), y[:, 1])
+                y = y[:, 1]
+                outputs = F.linear(self.network.run(self.network.params[:-HEAD], x).value, *self.head)
             else:
-                loss = F.mse_loss(self.network.run(self.network.params, x).value, y)
+                outputs = self.network.run(self.network.params, x).value
+            loss = self.loss(outputs, y)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
         norm = self.descend(filled)
-        return {"loss": loss.item(), "gradient_norm": norm.item()}
+        earned = self.earned(outputs.detach(), y).item()
+        returns = {f"return_{k}": earned for k in range(len(trial.rounds))}
+        return {"loss": loss.item(), "gradient_norm": norm.item(), **returns}

@@ -19,6 +19,8 @@ from metarl import STRICT
 from .learner import Examples
 from .metric import MetricConfig, MetricLearner
 
+NEVER = -1e9  # the logarithm of no attention
+
 
 class Matching(MetricLearner):
     """A vote of the support set, weighted by likeness."""
@@ -60,9 +62,9 @@ class Matching(MetricLearner):
             x = self.in_context(x)
             query = self.read(query, x)
         cosine = F.normalize(query, dim=-1) @ F.normalize(x, dim=-1).mT
-        attention = (self.log_scale.exp() * cosine).softmax(-1)
-        member = F.one_hot(support.y, self.classes).to(x.dtype)
-        return (attention @ member).clamp(min=1e-9).log()
+        attention = (self.log_scale.exp() * cosine).log_softmax(-1)  # log a, [N, Q, S]
+        own = [attention.masked_fill((support.y != c).unsqueeze(1), NEVER) for c in range(self.classes)]
+        return torch.stack([a.logsumexp(-1) for a in own], -1)
 
     def in_context(self, x: Tensor) -> Tensor:
         """g(x_i, S) = h→_i + h←_i + g'(x_i), [N, S, D]."""

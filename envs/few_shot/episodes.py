@@ -82,8 +82,9 @@ class Episodes(ABC):
         for split, mask in own.items():
             if mask.sum() < self.way:
                 raise ConfigError(f"way is {self.way}; allowed: up to the {int(mask.sum())} {split} classes")
+        most = max(images.pixels.shape[1] for images in whole)
         return Stock(
-            torch.cat([images.pixels for images in whole]).to(self.device),
+            torch.cat([padded(images.pixels, most) for images in whole]).to(self.device),
             torch.cat([images.available for images in whole]).to(self.device),
             torch.stack([own[split] for split in NUMBERS]).to(self.device),
             torch.tensor([numbers[name] for name in names], device=self.device),
@@ -176,6 +177,12 @@ class Episodes(ABC):
         """Floor: to guess. Oracle: always right."""
         right = torch.ones_like(tasks.params[:, 0])
         return Bounds(right / self.way, right)
+
+
+def padded(pixels: Tensor, pictures: int) -> Tensor:
+    """Pictures [C, M, ...] with zeros behind, [C, pictures, ...]: splits may have classes of other sizes."""
+    missing = pixels.new_zeros(len(pixels), pictures - pixels.shape[1], *pixels.shape[2:])
+    return torch.cat([pixels, missing], 1)
 
 
 def hashed(*parts: int | Tensor) -> Tensor:
