@@ -53,7 +53,8 @@ class Session:
         self.family.sample_tasks(experiment.meta_batch_size, "train", device.generator(0, where))  # or refuse
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
         if experiment.agent.name in FEW_SHOT:
-            self.check(experiment.evaluation.rounds)
+            for rounds in (experiment.rounds, experiment.evaluation.rounds):
+                self.check(rounds)
             for protocol in experiment.evaluation.also.values():
                 elsewhere(self, protocol)  # or refuse, before it trains
 

@@ -279,6 +279,8 @@ def test_how_it_will_be_judged_is_checked_before_it_trains(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         start(build(tree("maml") | {"evaluation": {"rounds": [5, 5], **evaluation}}), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^rounds has 7 examples"):
+        start(build(tree("maml", rounds=[7, 5])), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
