@@ -150,10 +150,9 @@ def elsewhere(session: Session, protocol: Protocol) -> Session:
     if protocol.family in (None, session.experiment.family_name):
         session.check(protocol.rounds)
         return session
-    tree = {**to_tree(session.experiment), "family": protocol.family, "device": str(session.family.device)}
-    other = Session(
-        build({**tree, "evaluation": {**tree["evaluation"], "also": {}, "rounds": protocol.rounds}})
-    )
+    tree, rounds = to_tree(session.experiment), {"rounds": protocol.rounds}
+    there = {"family": protocol.family, "device": str(session.family.device), **rounds}
+    other = Session(build({**tree, **there, "evaluation": {**tree["evaluation"], "also": {}, **rounds}}))
     try:
         other.agent.load_state_dict(session.agent.state_dict())
     except RuntimeError:
