@@ -30,6 +30,7 @@ PAIRS = 8  # of classes that are confused most
 CURVES = 6  # tasks whose fits are drawn
 STEPS = (0, 1, 2, 3, 5, 10, 20, 50)  # of adaptation by gradients
 TASKS = 100  # that are adapted so often
+INLINE = "display:inline;vertical-align:middle"  # of a picture in a line of words
 RIGHT, WRONG = (0, 119, 90), (213, 94, 0)  # green and orange, which the colour-blind tell apart
 
 
@@ -114,7 +115,7 @@ def confusions(m: Material) -> str:
         together = ((classes == a).any(1) & (classes == b).any(1)).sum() * (label[0] == 0).sum()
         drawn = (png(np.asarray(thumbnail(stock.pixels[c, 0] / 255))) for c in (a, b))
         named = zip(drawn, (escape(stock.names[c]) for c in (a, b)), strict=True)
-        one, other = (f'<img alt="{name}" src="{source}"> {name}' for source, name in named)
+        one, other = (f'<img alt="{name}" style="{INLINE}" src="{source}"> {name}' for source, name in named)
         lines.append(f"<li>{one} is taken for {other}: {count} of {int(together)} times</li>")
     words = (
         f"Of {wrong.numel():,} queries {int(wrong.sum()):,} are wrong. The pairs that are confused most, "

@@ -115,8 +115,8 @@ def test_a_report_shows_an_episode_and_what_is_confused(runs: dict[str, Run]) ->
 
 
 def test_a_report_draws_fits_and_steps_where_there_are_some(runs: dict[str, Run]) -> None:
-    fits = part(runs["meta_sgd"], "fits")
-    assert fits.count('id="fits-axes_') == 0 or "<svg" in fits
+    assert "<svg" in part(runs["meta_sgd"], "fits")
+    assert 'id="fits"' not in runs["maml"].report.read_text()
     for kind in ("maml", "meta_sgd"):
         told = part(runs[kind], "steps")
         assert "median" in told

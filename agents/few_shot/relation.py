@@ -73,7 +73,8 @@ class Relation(MetricLearner):
             ],
             3,
         )
-        features = self.relation(pairs.flatten(0, 2), torch.is_grad_enabled())
+        learns = torch.is_grad_enabled()  # which nothing but the meta-update asks for
+        features = self.relation(pairs.flatten(0, 2), learns)
         logits: Tensor = self.output(self.hidden(features).relu())
         return logits.view(n, q, self.classes)
 

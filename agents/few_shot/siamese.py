@@ -1,6 +1,7 @@
 """Siamese networks: Koch et al. 2015: p(same class | a, b) = σ(Σ_j w_j |f(a)_j - f(b)_j| + b).
 
-Trained on pairs; a query's class is that whose examples are the likeliest to be of the same.
+Trained on pairs, where classes have several pictures on the mean of theirs; a query's class is that whose
+pictures are the likeliest to be of the same.
 """
 
 from typing import Any
