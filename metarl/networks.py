@@ -4,6 +4,7 @@ Batch normalisation is our own: torch's, in training, has wrong second derivativ
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -33,7 +34,7 @@ class Output(NamedTuple):
     moments: tuple[Moments, ...]  # one a normalised layer
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Its parameters lie in one list, in order; the last two are the output layer's, where it has one."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
@@ -45,9 +46,9 @@ class Network(nn.Module):
         """The parameters, in order."""
         return list(self.weights)
 
+    @abstractmethod
     def run(self, params: Sequence[Tensor], x: Tensor, given: Sequence[Moments] = ()) -> Output:
         """Inputs [B, ...] to outputs [B, K], by given parameters, and the batch's own or given moments."""
-        raise NotImplementedError
 
 
 class Mlp(Network):

@@ -3,10 +3,8 @@
 Only the last layer is adapted; all layers are meta-learned.
 """
 
-from .gradient import Params
+from .gradient import HEAD, Params
 from .maml import Maml
-
-HEAD = 2  # the last layer's weight and bias
 
 
 class Anil(Maml):

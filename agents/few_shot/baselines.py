@@ -1,5 +1,6 @@
 """What learns nothing across tasks, to compare with: nearest pixels, a linear head on them, ridge, Bayes."""
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
@@ -63,9 +64,9 @@ class Untaught(FewShotLearner):
             return x.new_zeros(*x.shape[:2], self.outputs)
         return self.answer(belief, x.flatten(2))
 
+    @abstractmethod
     def answer(self, support: Examples, x: Tensor) -> Tensor:
         """Logits or numbers [N, Q, K] for flat inputs [N, Q, I]."""
-        raise NotImplementedError
 
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """There is nothing to learn; the queries' return."""
@@ -158,13 +159,17 @@ class Bayes(Untaught):
     config: Config
 
     def predict(self, belief: Examples, x: Tensor) -> Tensor:
-        """E[f(x) | the examples], [N, Q, 1]; of no examples, by the prior."""
+        """Of no examples, by the prior."""
+        return self.answer(belief, x)
+
+    def answer(self, support: Examples, x: Tensor) -> Tensor:
+        """E[f(x) | the examples], [N, Q, 1]."""
         c = self.config
         ends = zip(c.low, c.high, strict=True)
         axes = [torch.linspace(a, b, c.points, device=x.device, dtype=x.dtype) for a, b in ends]
         grid = torch.cartesian_prod(*axes)  # [G, 2]
         weights = self.weights(grid)
-        error = self.basis(belief.x) @ weights.mT - belief.y  # [N, S, G]
+        error = self.basis(support.x) @ weights.mT - support.y  # [N, S, G]
         posterior = (-0.5 * (error / c.noise).square().sum(1)).softmax(-1)  # [N, G]
         return self.basis(x) @ (posterior @ weights).unsqueeze(-1)
 

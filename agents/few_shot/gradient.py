@@ -23,6 +23,7 @@ from metarl.networks import Pooling
 from .learner import Examples, FewShotLearner, LearnerConfig
 
 Params = list[Tensor]
+HEAD = 2  # parameters of the last layer, its weight and its bias
 CHUNK = {True: 8, False: 64}  # tasks whose activations fit a core's cache, of pictures and of curves
 
 
@@ -64,13 +65,18 @@ class Adapted(NamedTuple):
 class GradientLearner(FewShotLearner):
     """A network, and a rule by which its parameters follow the gradient of the support set's loss."""
 
+    Config: type[GradientConfig]  # the settings, which a subclass declares
     config: GradientConfig
 
     def __init__(
-        self, observation_space: gym.spaces.Box, action_space: Any, rng: Generator, config: GradientConfig
+        self,
+        observation_space: gym.spaces.Box,
+        action_space: Any,
+        rng: Generator,
+        config: GradientConfig | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, rng)
-        self.config = config
+        self.config = config or self.Config()
         self.network = self.make_network(rng)
         self.make_rule()
         self.optimise()

@@ -7,11 +7,10 @@ dφ*/dθ = (I + ∇²L_support(φ*) / λ)^-1: the meta-gradient solves that syst
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 
 from metarl import STRICT, ConfigError
@@ -34,15 +33,6 @@ class Imaml(GradientLearner):
         """Conjugate gradient iterations."""
 
     config: Config
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def check_rounds(self, rounds: Sequence[int]) -> None:
         """One support set: the implicit gradient is that of one minimum."""

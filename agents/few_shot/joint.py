@@ -7,21 +7,18 @@ in Finn et al. 2017.
 
 from typing import Any, Literal
 
-import gymnasium as gym
 import torch
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
 from metarl import STRICT, ConfigError, Rollout, Trial, device
 
 from .baselines import nearest, softmax_regression
-from .gradient import Belief, GradientConfig, GradientLearner, Params
+from .gradient import HEAD, Belief, GradientConfig, GradientLearner, Params
 from .learner import Examples
-
-HEAD = 2  # the last layer's weight and bias
 
 
 class Joint(GradientLearner):
@@ -37,15 +34,6 @@ class Joint(GradientLearner):
         """Classes that the training has at most; ignored for curves."""
 
     config: Config
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def make_rule(self) -> None:
         """The head that tells all training classes apart; that of the few of a task starts from 0."""

@@ -5,13 +5,12 @@ learned through the unrolled steps as in Maclaurin et al. 2015.
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
-import gymnasium as gym
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Generator, nn
+from torch import nn
 
 from metarl import STRICT
 
@@ -29,15 +28,6 @@ class LearnedMomentum(GradientLearner):
         """Where the momenta start."""
 
     config: Config
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def make_rule(self) -> None:
         """log α and logit μ, [K, number of tensors]: so a step size stays positive, a momentum in (0, 1)."""

@@ -1,5 +1,6 @@
 """What all few-shot learners share: examples out of rollouts, answers, losses, and Adam on the meta-loss."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ class LearnerConfig:
     """Tasks computed at a time, which bounds memory; none: 8 on the CPU, all on CUDA."""
 
 
-class FewShotLearner(nn.Module):
+class FewShotLearner(nn.Module, ABC):
     """A learner whose actions are answers: classes where the action space is Discrete, else numbers.
 
     In training mode it does not answer: its meta-update computes the answers anyway, with their gradients,
@@ -89,9 +90,9 @@ class FewShotLearner(nn.Module):
         nothing = torch.zeros_like(step.reward)
         return Act(answer, nothing, nothing), belief
 
+    @abstractmethod
     def predict(self, belief: Any, x: Tensor) -> Tensor:
         """Logits of the classes, or numbers, [N, E, K], of inputs [N, E, *O]."""
-        raise NotImplementedError
 
     # --- learning across tasks
 

@@ -3,11 +3,7 @@
 Minimise over θ the mean over tasks of L_query(φ), φ = θ - α ∇L_support(θ), through the gradient step.
 """
 
-from typing import Any
-
-import gymnasium as gym
 from pydantic.dataclasses import dataclass
-from torch import Generator
 
 from metarl import STRICT
 
@@ -20,15 +16,6 @@ class Maml(GradientLearner):
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(GradientConfig):
         """Settings, named as in the paper."""
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
         """φ ← φ - α ∇L(φ)."""

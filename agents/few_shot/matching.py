@@ -7,7 +7,6 @@ with attention over it reads each query. The cosine's scale is learned: unscaled
 import math
 from typing import Any
 
-import gymnasium as gym
 import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
@@ -37,15 +36,6 @@ class Matching(MetricLearner):
         """Steps of attention with which a query is read, where there is full context."""
 
     config: Config
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def make_comparison(self, rng: Generator) -> None:
         """The scale, and the two LSTMs."""

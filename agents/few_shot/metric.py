@@ -33,20 +33,25 @@ class MetricLearner(FewShotLearner):
     A belief is the support set so far, Examples of embedded pictures [N, E, D] with their labels [N, E].
     """
 
+    Config: type[MetricConfig]  # the settings, which a subclass declares
     config: MetricConfig
     pooled = 4  # how many of the convolutions halve a "max" picture
 
     def __init__(
-        self, observation_space: gym.spaces.Box, action_space: Any, rng: Generator, config: MetricConfig
+        self,
+        observation_space: gym.spaces.Box,
+        action_space: Any,
+        rng: Generator,
+        config: MetricConfig | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, rng)
-        self.config = config
+        self.config = c = config or self.Config()
         if not self.classes or len(self.shape) != 3:
             raise ConfigError(
                 f"observations are {list(self.shape)} and actions {type(action_space).__name__}; allowed for "
                 f"{type(self).__name__}: pictures [channels, height, width] and Discrete classes"
             )
-        self.embedding = Embedding(self.shape, config.filters, rng, config.pooling, self.pooled)
+        self.embedding = Embedding(self.shape, c.filters, rng, c.pooling, self.pooled)
         self.make_comparison(rng)
         self.optimise()
 

@@ -1,10 +1,7 @@
 """Prototypical networks: Snell et al. 2017: p(k | x) ∝ exp(-‖f(x) - c_k‖²), c_k class k's mean f(x_i)."""
 
-from typing import Any
-
-import gymnasium as gym
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from metarl import STRICT
@@ -19,15 +16,6 @@ class Prototypical(MetricLearner):
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(MetricConfig):
         """Settings of the embedding and of the meta-training."""
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def compare(self, support: Examples, query: Tensor) -> Tensor:
         """-‖z - c‖² but for ‖z‖², which all classes share: 2 c'z - ‖c‖², [N, Q, C]."""

@@ -4,9 +4,6 @@ r = g([mean_{i of class} f(x_i), f(x)]) in (0, 1), trained towards 1 for the rig
 The paper sums: the mean is the same for one picture, and lets one network serve any number.
 """
 
-from typing import Any
-
-import gymnasium as gym
 import torch
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
@@ -32,15 +29,6 @@ class Relation(MetricLearner):
         """Width of the relation module's hidden layer."""
 
     config: Config
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     @property
     def features(self) -> tuple[int, ...]:

@@ -3,13 +3,10 @@
 θ ← θ + ε mean_i(φ_i - θ), φ_i being what some steps of Adam with β_1 = 0 on minibatches of task i make of θ.
 """
 
-from typing import Any
-
-import gymnasium as gym
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.func import vmap
 
 from metarl import STRICT, Trial
@@ -33,15 +30,6 @@ class Reptile(GradientLearner):
         """Examples in each of the inner steps in training; all of a support set in evaluation."""
 
     config: Config
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def optimise(self) -> None:
         """The outer step is plain."""

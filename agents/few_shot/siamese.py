@@ -4,9 +4,6 @@ Trained on pairs, where classes have several pictures on the mean of theirs; a q
 pictures are the likeliest to be of the same.
 """
 
-from typing import Any
-
-import gymnasium as gym
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
@@ -24,15 +21,6 @@ class Siamese(MetricLearner):
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(MetricConfig):
         """Settings of the embedding and of the meta-training."""
-
-    def __init__(
-        self,
-        observation_space: gym.spaces.Box,
-        action_space: Any,
-        rng: Generator,
-        config: Config | None = None,
-    ) -> None:
-        super().__init__(observation_space, action_space, rng, config or self.Config())
 
     def make_comparison(self, rng: Generator) -> None:
         """The weights of the distance, and its threshold."""
