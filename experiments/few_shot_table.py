@@ -29,7 +29,7 @@ there are several, else over episodes. 5w1s is five classes and a picture of eac
 trained once and tested with more pictures. In parentheses stands the accuracy where the support set's
 statistics normalise the queries (inductive), not their own (transductive). All networks are four convolutions
 of 32 channels, trained for the minutes given, on one core: the published values are of longer trainings of
-larger networks.
+larger networks. Chance is 20 % of five classes and 5 % of twenty; the ceiling is 100 %.
 """
 
 
