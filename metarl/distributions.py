@@ -8,6 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from .products import Linear
+
 LOG_STD_MIN = math.log(1e-6)
 
 
@@ -140,9 +142,9 @@ class Head(nn.Module):
         return Gaussian(output, self.log_std.clamp(min=LOG_STD_MIN).expand_as(output))
 
 
-def linear(inputs: int, outputs: int, rng: Generator, gain: float = math.sqrt(2)) -> nn.Linear:
+def linear(inputs: int, outputs: int, rng: Generator, gain: float = math.sqrt(2)) -> Linear:
     """A linear layer with orthogonal weights, as torch would make it from the global generator."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, device=rng.device)
+    layer: Linear = nn.utils.skip_init(Linear, inputs, outputs, device=rng.device)
     nn.init.orthogonal_(layer.weight, gain, generator=rng)
     nn.init.zeros_(layer.bias)
     return layer

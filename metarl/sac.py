@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from torch import Generator, Tensor, nn
 
 from .distributions import Squashed
+from .products import Linear, affine
 from .settings import STRICT
 
 LOG_STD = -20.0, 2.0  # of the policy's noise, before the tanh
@@ -66,7 +67,7 @@ class Experience(NamedTuple):
 
 
 class Twins(nn.Module):
-    """Two critics of the same shape, side by side: every layer is one batched matrix product."""
+    """Two critics of the same shape."""
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], rng: Generator) -> None:
         super().__init__()
@@ -78,12 +79,15 @@ class Twins(nn.Module):
     def forward(self, x: Tensor, action: Tensor, learn: bool = True) -> Tensor:
         """Q_1 and Q_2 of inputs [..., X] and actions [..., A], [2, ...]; without `learn` as constants."""
         h = torch.cat([x, action], -1)
-        batch = h.shape[:-1]
-        h = h.flatten(0, -2).expand(2, -1, -1)
         weights, biases = ([p if learn else p.detach() for p in ps] for ps in (self.weights, self.biases))
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            h = torch.relu_(torch.baddbmm(bias, h, weight))
-        return torch.baddbmm(biases[-1], h, weights[-1]).view(2, *batch)
+        found = []
+        for i in range(2):
+            layers = [(w[i].T, b[i, 0]) for w, b in zip(weights, biases, strict=True)]
+            y = h
+            for weight, bias in layers[:-1]:
+                y = affine(y, weight, bias, relu=True)
+            found.append(affine(y, *layers[-1]).squeeze(-1))
+        return torch.stack(found)
 
 
 class Sac(nn.Module):
@@ -154,7 +158,7 @@ def relu_perceptron(inputs: int, hidden: tuple[int, ...], outputs: int, rng: Gen
     layers = list[nn.Module]()
     sizes = [inputs, *hidden, outputs]
     for place, (i, o) in enumerate(pairwise(sizes)):
-        layer: nn.Linear = nn.utils.skip_init(nn.Linear, i, o, device=rng.device)
+        layer: Linear = nn.utils.skip_init(Linear, i, o, device=rng.device)
         weight, bias = fan_in(1, i, o, rng, bound=3e-3 if place == len(hidden) else None)
         layer.weight.data.copy_(weight[0].T)
         layer.bias.data.copy_(bias[0, 0])
