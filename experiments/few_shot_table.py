@@ -26,7 +26,8 @@ WORDS = """
 
 Accuracy in % over 600 episodes of classes that training never saw, with the 95 % interval: over seeds where
 there are several, else over episodes. 5w1s is five classes and a picture of each to learn from; a learner is
-trained once and tested with more pictures. In parentheses stands the accuracy where the support set's
+trained once, or once for each number of classes, where it learns by gradients, and tested with more pictures.
+Seeds and minutes are those of each training. In parentheses stands the accuracy where the support set's
 statistics normalise the queries (inductive), not their own (transductive). All networks are four convolutions
 of 32 channels, trained for the minutes given, on one core: the published values are of longer trainings of
 larger networks. Chance is 20 % of five classes and 5 % of twenty; the ceiling is 100 %.
@@ -56,11 +57,15 @@ def tables(studies: Mapping[str, Study]) -> str:
     parts = [WORDS]
     scored = {name: scores(study) for name, study in studies.items()}
     for pictures in sorted({own(study) for study in studies.values()}):
-        rows = {name: study for name, study in studies.items() if own(study) == pictures}
-        body = [
-            [*cells(name, study), *told(scored[name], pictures, PROTOCOLS), *published(study, pictures)]
-            for name, study in rows.items()
-        ]
+        here = {name: study for name, study in studies.items() if own(study) == pictures}
+        body = []
+        for row in rows(here, scored):
+            found = {key: score for name in row for key, score in scored[name].items()}
+            line = [
+                ", ".join(parts) for parts in zip(*(cells(name, here[name]) for name in row), strict=True)
+            ]
+            line[1] = here[row[0]]["agent"]
+            body.append([*line, *told(found, pictures, PROTOCOLS), *published(here[row[0]], pictures)])
         known = [f"{p}, published" for p in PROTOCOLS] * (pictures == "omniglot")
         parts.append(markdown([f"{pictures}: study", "agent", "seeds", "minutes", *PROTOCOLS, *known], body))
     other = {name: s for name, s in scored.items() if any(key[0] != own(studies[name]) for key in s)}
@@ -72,6 +77,22 @@ def tables(studies: Mapping[str, Study]) -> str:
         head = ["learned elsewhere: study", "agent", "seeds", "minutes", "tested on", *PROTOCOLS[:2]]
         parts.append(markdown(head, body))
     return "\n".join(parts)
+
+
+def rows(
+    studies: Mapping[str, Study], scored: Mapping[str, Mapping[tuple[str, str], Score]]
+) -> list[list[str]]:
+    """The names in each line: an agent's trainings with five and with twenty classes stand in one."""
+    found: list[list[str]] = []
+    for name, study in studies.items():
+        for row in found:
+            taken = {key for other in row for key in scored[other]}
+            if studies[row[0]]["agent"] == study["agent"] and taken.isdisjoint(scored[name]):
+                row.append(name)
+                break
+        else:
+            found.append([name])
+    return found
 
 
 def own(study: Study) -> str:

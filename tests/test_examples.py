@@ -177,23 +177,38 @@ def test_results_of_letters_are_a_table_of_protocols(tmp_path: Path, runs: dict[
     assert not [*folder.glob("maml_few.svg")], "a table says it"
 
 
-def test_letters_that_were_learned_elsewhere_have_a_table_of_their_own() -> None:
-    found = {
-        "family": "glyphs/5-way",
+def told_study(way: int, **also: Any) -> dict[str, Any]:
+    return {
+        "family": f"glyphs/{way}-way",
         "agent": "maml",
         "seeds": [0],
         "seconds": [60.0],
         "settings": {
-            "family": "glyphs/5-way",
-            "evaluation": {"rounds": [5, 75], "also": {"x": {"rounds": [5, 75], "family": "omniglot/5-way"}}},
+            "family": f"glyphs/{way}-way",
+            "evaluation": {
+                "rounds": [way, 75],
+                "also": {name: {"rounds": [5, 75], "family": r["family"]} for name, r in also.items()},
+            },
         },
         "rounds": [{"mean": 0.2, "ci95": [0.2, 0.2]}, {"mean": 0.9, "ci95": [0.89, 0.91]}],
         "controls": {},
-        "also": {"x": {"family": "omniglot/5-way", "mean": 0.8, "ci95": [0.79, 0.81], "controls": {}}},
+        "also": also,
     }
-    told = few_shot_table.tables({"s": found})
+
+
+def test_letters_that_were_learned_elsewhere_have_a_table_of_their_own() -> None:
+    elsewhere = {"family": "omniglot/5-way", "mean": 0.8, "ci95": [0.79, 0.81], "controls": {}}
+    told = few_shot_table.tables({"s": told_study(5, x=elsewhere)})
     assert "| [s](#s) | maml | 1 | 1.0 | 90.0 [89.0, 91.0] |  |  |  |" in told
     assert "| [s](#s) | maml | 1 | 1.0 | omniglot | 80.0 [79.0, 81.0] |  |" in told
+
+
+def test_trainings_of_an_agent_stand_in_one_line_where_they_tell_different_things() -> None:
+    told = few_shot_table.tables({"a": told_study(5), "b": told_study(5), "c": told_study(20)})
+    assert (
+        "| [a](#a), [c](#c) | maml | 1, 1 | 1.0, 1.0 | 90.0 [89.0, 91.0] |  | 90.0 [89.0, 91.0] |  |" in told
+    )
+    assert "| [b](#b) | maml | 1 | 1.0 | 90.0 [89.0, 91.0] |  |  |  |" in told
 
 
 @pytest.fixture

@@ -164,10 +164,12 @@ def test_anil_adapts_nothing_but_the_head() -> None:
     assert moved == [False] * 12 + [True] * 2
 
 
-def test_the_implicit_gradient_solves_its_system() -> None:
+@pytest.mark.parametrize("damping", [0.0, 2.0])
+def test_the_implicit_gradient_solves_its_system(damping: float) -> None:
     """Against the dense Hessian of a network small enough to write it down."""
     (support, query), strength = data("points"), 3.0
-    agent = learner("imaml", "points", hidden=(3,), proximity=strength, cg_iterations=60, inner_steps=40)
+    settings = {"proximity": strength, "damping": damping, "cg_iterations": 60, "inner_steps": 40}
+    agent = learner("imaml", "points", hidden=(3,), **settings)
     one, asked = (type(support)(*(x[0] for x in e)) for e in (support, query))
     found = torch.cat([g.flatten() for g in agent.implicit([one], asked)[0]])
     phi = agent.adapted([p.detach() for p in agent.network.params], [one], 40).params
@@ -181,7 +183,7 @@ def test_the_implicit_gradient_solves_its_system() -> None:
     at = torch.cat([p.flatten() for p in phi]).detach()
     hessian = torch.autograd.functional.hessian(lambda v: flat_loss(v, one), at)
     gradient = torch.func.grad(flat_loss)(at, asked)
-    wanted = torch.linalg.solve(torch.eye(len(at)) + hessian / strength, gradient)
+    wanted = torch.linalg.solve(torch.eye(len(at)) + hessian / (strength + damping), gradient)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
 
 

@@ -7,11 +7,11 @@ cores share the chunks.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.func import grad, vmap
@@ -43,8 +43,8 @@ class GradientConfig(LearnerConfig):
     """Channels of each of the four convolutions, where inputs are pictures."""
     pooling: Pooling = "stride"
     """How they halve a picture."""
-    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (40, 40)
-    """Widths of the hidden layers, where inputs are numbers."""
+    hidden: tuple[PositiveInt, ...] = (40, 40)
+    """Widths of the hidden layers, where inputs are numbers; none: a linear model."""
 
 
 class Belief(NamedTuple):

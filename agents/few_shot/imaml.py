@@ -2,13 +2,15 @@
 
 The inner problem stays near θ, φ* = argmin L_support(φ) + λ/2 ‖φ - θ‖², so that whatever path led there
 dφ*/dθ = (I + ∇²L_support(φ*) / λ)^-1: the meta-gradient solves that system by conjugate gradients.
+A few steps end short of the minimum, where the curvature may still be negative: as in the authors' code it is
+damped, λ + δ taking λ's place in the system.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
@@ -31,6 +33,8 @@ class Imaml(GradientLearner):
         """λ: how strongly parameters are held near θ."""
         cg_iterations: PositiveInt = 5
         """Conjugate gradient iterations."""
+        damping: NonNegativeFloat = 10.0
+        """δ: added to λ where the meta-gradient divides the curvature by it; 0: as in the paper."""
 
     config: Config
 
@@ -59,7 +63,7 @@ class Imaml(GradientLearner):
         return [g.sum(0) for g in gradients], said.sum(0)
 
     def implicit(self, supports: Sequence[Examples], query: Examples) -> tuple[Params, Tensor]:
-        """(I + ∇²L_support(φ) / λ)^-1 ∇L_query(φ) of one task."""
+        """(I + ∇²L_support(φ) / (λ + δ))^-1 ∇L_query(φ) of one task."""
         c = self.config
         theta = [p.detach() for p in self.network.params]
         phi, before = self.adapted(theta, supports, c.inner_steps)
@@ -67,13 +71,13 @@ class Imaml(GradientLearner):
         gradient, (loss, output) = grad_and_value(self.task_loss, has_aux=True)(phi, *query, given)
 
         def curved(v: Params) -> Params:
-            """v + ∇²L_support(φ) v / λ."""
+            """v + ∇²L_support(φ) v / (λ + δ)."""
 
             def slope(params: Params) -> Tensor:
                 first, _ = grad(self.task_loss, has_aux=True)(params, *supports[-1])
                 return inner(first, v)
 
-            return [x + h / c.proximity for x, h in zip(v, grad(slope)(phi), strict=True)]
+            return [x + h / (c.proximity + c.damping) for x, h in zip(v, grad(slope)(phi), strict=True)]
 
         solved = conjugate_gradients(curved, gradient, c.cg_iterations)
         returns = self.earned(before, supports[0].y), self.earned(output.value, query.y)
@@ -91,7 +95,7 @@ def conjugate_gradients(product: Any, b: Params, iterations: int) -> Params:
     rr = inner(r, r)
     for _ in range(iterations):
         image = product(p)
-        bend = inner(p, image)  # not positive where L_support bends down by more than λ: then x stays
+        bend = inner(p, image)  # not positive where L_support bends down by more than λ + δ: then x stays
         alpha = torch.where(bend > 0, rr / bend.clamp(min=1e-12), 0.0)
         x = [v + alpha * d for v, d in zip(x, p, strict=True)]
         r = [v - alpha * d for v, d in zip(r, image, strict=True)]
