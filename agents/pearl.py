@@ -6,7 +6,7 @@ actor-critic trains all of it from replay, the encoder by the critics' loss and 
 """
 
 from collections.abc import Sequence as Several
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
@@ -24,7 +24,6 @@ from metarl import (
     Step,
     Transitions,
     Trial,
-    below,
     steps_of,
     unroll,
 )
@@ -45,7 +44,6 @@ class PearlDraw(NamedTuple):
 
     batch: Draw
     context: Tensor  # [M, C, I]
-    given: Tensor  # [M, C], 1 where a step belongs to it
     noise: Tensor  # [M, Z]
 
 
@@ -60,9 +58,6 @@ class Pearl(OffPolicy):
         """Steps from which each task's posterior is inferred in a gradient step."""
         context_capacity: PositiveInt = 1000
         """Steps of a task's latest trial, but for its last round, from which they are drawn."""
-        context_order: Literal["shuffled", "played"] = "shuffled"
-        """Whether they are any of those steps or the first ones, as many as chance says, from none to
-        `context_size`: what a learner has seen that still explores, too."""
 
     def __init__(
         self,
@@ -108,8 +103,9 @@ class Pearl(OffPolicy):
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
         """q(z | c) with all of the round's transitions joining the context."""
         steps = Transitions.of(steps_of([rollout]), rollout.reward.shape[1])
-        said = self.encoder(self.seen(steps)).only(steps.valid)
-        return Belief(belief.evidence.plus(said.sum(1)), None)
+        said = self.encoder(self.seen(steps))
+        valid = steps.valid.unsqueeze(-1)
+        return Belief(belief.evidence.plus(Evidence(*(x * valid for x in said)).sum(1)), None)
 
     @torch.no_grad()
     def posterior(self, trial: Trial) -> tuple[Tensor, Tensor]:
@@ -121,7 +117,8 @@ class Pearl(OffPolicy):
         steps = unroll(trial)
         n = steps.reward.shape[1]
         rows = Transitions.of(steps, n)  # [N E, L, ...]
-        sums = [x.cumsum(1) for x in self.encoder(self.seen(rows)).only(rows.valid)]
+        said = self.encoder(self.seen(rows))
+        sums = [(x * rows.valid.unsqueeze(-1)).cumsum(1) for x in said]
         before = Evidence(*(torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1) for x in sums))
         q = self.encoder.posterior(before)
         return q.mean.transpose(0, 1), q.log_std.exp().transpose(0, 1)
@@ -143,16 +140,9 @@ class Pearl(OffPolicy):
 
     def draw(self, slots: Tensor) -> PearlDraw:
         """Transitions of each task from replay, and a context from its latest trial."""
-        c = self.config
-        n, (tasks,) = c.context_size, slots.shape
-        if c.context_order == "shuffled":
-            rows, given = self.context.draw(slots, n, self.rng), self.middle.new_ones(tasks, n)
-        else:
-            rows = self.context.first(slots, n)
-            length = below(1 + self.context.size[slots].clamp(max=n), 1, self.rng)
-            given = (torch.arange(n, device=slots.device) < length).to(rows.dtype)
+        rows = self.context.draw(slots, self.config.context_size, self.rng)
         context = self.seen(Transitions.unpack(rows, self.observed, self.acted))
-        return PearlDraw(self.transitions(slots), context, given, self.normal(tasks, c.latent_dim))
+        return PearlDraw(self.transitions(slots), context, self.normal(len(slots), self.config.latent_dim))
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -165,7 +155,7 @@ class Pearl(OffPolicy):
         The policy reads z as a constant; encoder and critics share one backward pass.
         """
         draw = columns(draw, part)
-        q = self.inferred(draw.context, draw.given)
+        q = self.inferred(draw.context)
         z = q.mean + q.log_std.exp() * draw.noise
         steps = draw.batch.steps
         x, next_x = (with_z(obs, z) for obs in (steps.obs, steps.next_obs))
@@ -173,9 +163,9 @@ class Pearl(OffPolicy):
         kl = self.encoder.divergence(q).sum()
         return total + self.config.kl_weight * kl, torch.cat([said, (kl / self.config.update_tasks)[None]])
 
-    def inferred(self, context: Tensor, given: Tensor) -> Gaussian:
-        """q(z | c) from the steps of contexts [M, C, I] that a mask [M, C] marks."""
-        return self.encoder.posterior(self.encoder(context).only(given).sum(1))
+    def inferred(self, context: Tensor) -> Gaussian:
+        """q(z | c) from contexts [M, C, I]."""
+        return self.encoder.posterior(self.encoder(context).sum(1))
 
 
 def with_z(obs: Tensor, z: Tensor) -> Tensor:

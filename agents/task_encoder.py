@@ -45,10 +45,6 @@ class Evidence(NamedTuple):
         """Both contexts."""
         return Evidence(self.precision + other.precision, self.weighted + other.weighted)
 
-    def only(self, marked: Tensor) -> "Evidence":
-        """That of marked steps [...] alone."""
-        return Evidence(*(x * marked.unsqueeze(-1) for x in self))
-
     def sum(self, dim: int) -> "Evidence":
         """All steps along an axis."""
         return Evidence(*(x.sum(dim) for x in self))

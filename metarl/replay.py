@@ -108,12 +108,6 @@ class Replay(nn.Module):
         """n rows of each of these slots [M], which are not empty, with replacement: [M, n, F]."""
         return self.rows(slots, below(self.size[slots], n, rng))
 
-    def first(self, slots: Tensor, n: int) -> Tensor:
-        """The n oldest rows of each of these slots [M], in order, [M, n, F]; zeros where it has fewer."""
-        index = torch.arange(n, device=slots.device).expand(len(slots), n)
-        rows = self.rows(slots, (index + (self.place - self.size)[slots, None]) % self.capacity)
-        return rows.masked_fill((index >= self.size[slots, None]).unsqueeze(-1), 0.0)
-
     def rows(self, slots: Tensor, index: Tensor) -> Tensor:
         """The rows at [M, n] of slots [M], [M, n, F]."""
         return self.data[slots[:, None], index]

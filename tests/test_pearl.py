@@ -65,7 +65,7 @@ def test_the_posterior_is_the_normalised_product_of_what_the_steps_say() -> None
     agent, _ = played()
     context = torch.empty(5, 5).normal_(generator=generator(0))
     with torch.no_grad():
-        q = agent.inferred(context[None], torch.ones(1, 5))
+        q = agent.inferred(context[None])
         said = agent.encoder(context)
     factors = Normal(said.weighted / said.precision, said.precision.rsqrt())
     z = torch.linspace(-30, 30, 60_001)
@@ -83,9 +83,8 @@ def test_the_posterior_is_the_normalised_product_of_what_the_steps_say() -> None
 def test_the_order_of_the_context_does_not_matter(order: list[int]) -> None:
     agent, _ = played(pooling="product")
     context = torch.empty(1, 12, 5).normal_(generator=generator(0))
-    ones = torch.ones(1, 12)
     with torch.no_grad():
-        one, other = agent.inferred(context, ones), agent.inferred(context[:, order], ones)
+        one, other = agent.inferred(context), agent.inferred(context[:, order])
     assert torch.allclose(one.mean, other.mean, atol=1e-5)
     assert torch.allclose(one.log_std, other.log_std, atol=1e-5)
 
@@ -101,7 +100,7 @@ def test_an_empty_context_leaves_the_prior(pooling: str) -> None:
 @pytest.mark.usefixtures("_float64")
 def test_the_divergence_from_the_prior_is_that_of_torch() -> None:
     agent, _ = played()
-    q = agent.inferred(torch.empty(4, 6, 5).normal_(generator=generator(0)), torch.ones(4, 6))
+    q = agent.inferred(torch.empty(4, 6, 5).normal_(generator=generator(0)))
     theirs = kl_divergence(Normal(q.mean, q.log_std.exp()), Normal(0.0, 1.0)).sum(-1)
     assert torch.allclose(agent.encoder.divergence(q), theirs)
 
@@ -115,7 +114,7 @@ def test_adapting_round_by_round_is_inferring_from_all_of_them() -> None:
     rows = [torch.cat([r.obs, r.action, r.reward.unsqueeze(-1)], -1) for r in trial.rounds]
     context = torch.cat([x.permute(1, 2, 0, 3).flatten(1, 2) for x in rows], 1)  # [N, 24, I]
     with torch.no_grad():
-        whole = agent.inferred(context, torch.ones(4, 24))
+        whole = agent.inferred(context)
     assert torch.allclose(q.mean, whole.mean, atol=1e-5)
     assert torch.allclose(q.log_std, whole.log_std, atol=1e-5)
 
@@ -177,23 +176,6 @@ def test_the_context_is_the_latest_trial_but_for_its_last_round() -> None:
         assert torch.equal(seen, wanted)
 
 
-def test_a_context_of_first_steps_is_as_long_as_chance_says_and_empty_at_times() -> None:
-    agent, trial = played(rounds=(1, 1, 2), context_order="played", context_size=16)
-    agent.store(trial)
-    lengths = set()
-    for _ in range(30):
-        draw = agent.draw(trial.tasks.ids)
-        for n, (context, marks) in enumerate(zip(draw.context, draw.given, strict=True)):
-            length = int(marks.sum())
-            assert torch.equal(marks, (torch.arange(16) < length).float())
-            seen = torch.cat([r.obs[:, n, 0] for r in trial.rounds[:2]])
-            assert torch.equal(context[:length, :2], seen[:length])
-            lengths.add(length)
-    assert lengths == set(range(13)), "two episodes of six steps, or a part of them"
-    q = agent.inferred(draw.context, torch.zeros_like(draw.given))
-    assert torch.equal(q.mean, torch.zeros_like(q.mean)), "the prior"
-
-
 def test_a_dense_reward_trains_and_the_context_stays_sparse() -> None:
     agent, trial = played("navigation-sparse/pearl2019", learn_from_target=True)
     agent.store(trial)
@@ -222,7 +204,7 @@ def test_the_encoder_learns_from_the_critics_and_not_from_the_policy() -> None:
     draw = agent.draw(trial.tasks.ids)
     total, _ = agent.loss(draw, torch.arange(4))
     [whole] = torch.autograd.grad(total, [weight_of(agent.encoder.layers[0])])
-    q = agent.inferred(draw.context, draw.given)
+    q = agent.inferred(draw.context)
     z = q.mean + q.log_std.exp() * draw.noise
     steps = draw.batch.steps
     z = z.unsqueeze(1).expand(-1, 8, -1)
@@ -319,7 +301,7 @@ def test_steps_that_were_not_played_are_neither_remembered_nor_inferred_from() -
     rows = torch.cat([r.obs, r.action, r.reward.unsqueeze(-1)], -1)
     seen = torch.cat([rows[:4, 1, 0], rows[:, 1, 1]])
     with torch.no_grad():
-        assert torch.allclose(agent.inferred(seen[None], torch.ones(1, 10)).mean, q.mean[1:2], atol=1e-5)
+        assert torch.allclose(agent.inferred(seen[None]).mean, q.mean[1:2], atol=1e-5)
     garbage = r._replace(obs=r.obs.clone())
     garbage.obs[4:, 1, 0] = 100.0
     again = agent.adapt(agent.begin(4, 2), garbage)
@@ -388,7 +370,7 @@ def test_the_bottleneck_adds_its_own_gradient_to_the_encoders() -> None:
         draw = agent.draw(trial.tasks.ids)
         total, _ = agent.loss(draw, torch.arange(4))
         gradients.append(torch.autograd.grad(total, [weight_of(agent.encoder.layers[0])])[0])
-    kl = agent.encoder.divergence(agent.inferred(draw.context, draw.given)).sum()  # over tasks, as published
+    kl = agent.encoder.divergence(agent.inferred(draw.context)).sum()  # over tasks, as published
     [alone] = torch.autograd.grad(kl, [weight_of(agent.encoder.layers[0])])
     assert torch.allclose(gradients[1] - gradients[0], 0.5 * alone, rtol=1e-3, atol=1e-4)
 

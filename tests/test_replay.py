@@ -57,14 +57,6 @@ def test_a_draw_is_of_its_own_tasks_rows_alone_and_of_all_of_them() -> None:
     assert [set(x.flatten().tolist()) for x in found] == [{20, 30, 40, 50}, {1, 2}, {20, 30, 40, 50}]
 
 
-def test_the_first_rows_are_the_oldest_in_order_and_zeros_where_there_are_fewer() -> None:
-    replay = Replay(2, 4, 1, CPU)
-    add(replay, 0, 1, 2)
-    add(replay, 1, 10, 20, 30, 40, 50)
-    found = replay.first(torch.tensor([1, 0]), 3)
-    assert found[..., 0].tolist() == [[20, 30, 40], [1, 2, 0]]
-
-
 def test_a_pools_tasks_have_their_ids_slots_and_others_take_turns() -> None:
     replay = Replay(3, 4, 1, CPU)
     assert replay.slots_of(tasks_of(2, 0)).tolist() == [2, 0]
