@@ -15,11 +15,13 @@ WORTH = 2**20  # multiplications from which on oneDNN's dearer call pays
 
 
 def _onednn() -> Callable[..., Tensor] | None:
-    """x W' + b and what follows it, as torch's compiler calls it; none in a build of torch without it."""
-    if not torch.backends.mkldnn.is_available():
+    """x W' + b and what follows it, as torch's compiler calls it; none in a build without it."""
+    one = torch.ones(1, 1, dtype=torch.float32)
+    try:
+        found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
+        return found if found(one, one, one[0], "relu", [], "").item() == 2 else None
+    except (AttributeError, RuntimeError, TypeError):  # it is torch's own business, and may change
         return None
-    found: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return found
 
 
 ONEDNN = _onednn()
