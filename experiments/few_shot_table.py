@@ -61,9 +61,8 @@ def tables(studies: Mapping[str, Study]) -> str:
         body = []
         for row in rows(here, scored):
             found = {key: score for name in row for key, score in scored[name].items()}
-            line = [
-                ", ".join(parts) for parts in zip(*(cells(name, here[name]) for name in row), strict=True)
-            ]
+            each = [cells(name, here[name]) for name in row]
+            line = [", ".join(column) for column in zip(*each, strict=True)]
             line[1] = here[row[0]]["agent"]
             body.append([*line, *told(found, pictures, PROTOCOLS), *published(here[row[0]], pictures)])
         known = [f"{p}, published" for p in PROTOCOLS] * (pictures == "omniglot")
@@ -82,12 +81,22 @@ def tables(studies: Mapping[str, Study]) -> str:
 def rows(
     studies: Mapping[str, Study], scored: Mapping[str, Mapping[tuple[str, str], Score]]
 ) -> list[list[str]]:
-    """The names in each line: an agent's trainings with five and with twenty classes stand in one."""
+    """The names in each line: trainings of one agent, with five and with twenty classes, stand in one.
+
+    They have the same settings, but for how long they last, and answer for other protocols.
+    """
+
+    def settings(name: str) -> dict[str, Any]:
+        return {**studies[name]["settings"]["agent"], "anneal": None}
+
+    def protocols(name: str) -> set[str]:
+        return {protocol for pictures, protocol in scored[name] if pictures == own(studies[name])}
+
     found: list[list[str]] = []
-    for name, study in studies.items():
+    for name in studies:
         for row in found:
-            taken = {key for other in row for key in scored[other]}
-            if studies[row[0]]["agent"] == study["agent"] and taken.isdisjoint(scored[name]):
+            taken = set[str]().union(*map(protocols, row))
+            if settings(row[0]) == settings(name) and taken.isdisjoint(protocols(name)):
                 row.append(name)
                 break
         else:

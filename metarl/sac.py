@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from torch import Generator, Tensor, nn
 
 from .distributions import Squashed
-from .products import Linear, affine
+from .products import Linear, perceptrons
 from .settings import STRICT
 
 LOG_STD = -20.0, 2.0  # of the policy's noise, before the tanh
@@ -80,14 +80,7 @@ class Twins(nn.Module):
         """Q_1 and Q_2 of inputs [..., X] and actions [..., A], [2, ...]; without `learn` as constants."""
         h = torch.cat([x, action], -1)
         weights, biases = ([p if learn else p.detach() for p in ps] for ps in (self.weights, self.biases))
-        found = []
-        for i in range(2):
-            layers = [(w[i].T, b[i, 0]) for w, b in zip(weights, biases, strict=True)]
-            y = h
-            for weight, bias in layers[:-1]:
-                y = affine(y, weight, bias, relu=True)
-            found.append(affine(y, *layers[-1]).squeeze(-1))
-        return torch.stack(found)
+        return perceptrons(h.flatten(0, -2), weights, biases).view(2, *h.shape[:-1])
 
 
 class Sac(nn.Module):

@@ -177,7 +177,8 @@ def test_results_of_letters_are_a_table_of_protocols(tmp_path: Path, runs: dict[
     assert not [*folder.glob("maml_few.svg")], "a table says it"
 
 
-def told_study(way: int, **also: Any) -> dict[str, Any]:
+def told_study(way: int, agent: dict[str, Any] | None = None, **also: Any) -> dict[str, Any]:
+    """A study of MAML, with these settings of the agent and tests besides."""
     return {
         "family": f"glyphs/{way}-way",
         "agent": "maml",
@@ -185,6 +186,7 @@ def told_study(way: int, **also: Any) -> dict[str, Any]:
         "seconds": [60.0],
         "settings": {
             "family": f"glyphs/{way}-way",
+            "agent": {"name": "maml", "anneal": way, **(agent or {})},
             "evaluation": {
                 "rounds": [way, 75],
                 "also": {name: {"rounds": [5, 75], "family": r["family"]} for name, r in also.items()},
@@ -204,7 +206,11 @@ def test_letters_that_were_learned_elsewhere_have_a_table_of_their_own() -> None
 
 
 def test_trainings_of_an_agent_stand_in_one_line_where_they_tell_different_things() -> None:
-    told = few_shot_table.tables({"a": told_study(5), "b": told_study(5), "c": told_study(20)})
+    elsewhere = {"family": "omniglot/5-way", "mean": 0.8, "ci95": [0.79, 0.81], "controls": {}}
+    other = told_study(20, {"inner_lr": 0.1}, x=elsewhere)
+    trained = {"a": told_study(5, x=elsewhere), "b": told_study(5), "b20": other}
+    told = few_shot_table.tables(trained | {"c": told_study(20, x=elsewhere)})
+    assert "| [b20](#b20) | maml | 1 | 1.0 |  |  | 90.0 [89.0, 91.0] |  |" in told
     assert (
         "| [a](#a), [c](#c) | maml | 1, 1 | 1.0, 1.0 | 90.0 [89.0, 91.0] |  | 90.0 [89.0, 91.0] |  |" in told
     )

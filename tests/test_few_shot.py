@@ -509,6 +509,19 @@ def test_maml_learns_sine_waves_in_a_few_seconds() -> None:
     assert after > -3.0
 
 
+def test_a_linear_model_on_lines_soon_does_as_well_as_ridge() -> None:
+    family, rng = make("linear/noisy"), generator(0)
+    maml = few("maml", family, hidden=(), inner_lr=0.04, inner_steps=40, learning_rate=0.01)
+    assert len([*maml.network.params]) == 2, "a slope and an intercept"
+    train(family, maml, rng, iterations=60, rounds=(10, 10), meta_batch_size=25)
+    tasks = family.sample_tasks(200, "test", rng)
+    ours, ridge = (
+        evaluate(family, agent, generator(1), rounds=(10, 100), tasks=tasks, controls=False).scores[-1].mean()
+        for agent in (maml, few("ridge", family))
+    )
+    assert ours > 1.15 * ridge, "both are negative"
+
+
 def test_everything_is_exported() -> None:
     assert metarl.Convolutions is networks.Convolutions
     assert {*FEW_SHOT} <= {*AGENTS}
