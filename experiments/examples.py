@@ -20,12 +20,8 @@ from .page import plural, section, table
 from .session import reseeded
 
 WIDTH = 960  # of the page's column, in pixels
-CELL, FRAME, ROWS, ACROSS = (
-    56,
-    3,
-    5,
-    14,
-)  # of a contact sheet: pixels of a picture, of its frame; classes, queries
+CELL, FRAME = 56, 3  # of a contact sheet: pixels of a picture, and of its frame
+ROWS, ACROSS = 5, 14  # its classes and queries
 PAIRS = 8  # of classes that are confused most
 CURVES = 6  # tasks whose fits are drawn
 STEPS = (0, 1, 2, 3, 5, 10, 20, 50)  # of adaptation by gradients

@@ -27,7 +27,7 @@ WORDS = """
 
 Accuracy in % over 600 episodes of classes that training never saw, with the 95 % interval: over seeds where
 there are several, else over episodes. 5w1s is five classes and a picture of each to learn from; a learner is
-trained once, or once for each number of classes, where it learns by gradients, and tested with more pictures.
+trained once, or once for each number of classes where a line has two studies, and tested with more pictures.
 Seeds and minutes are those of each training. In parentheses stands the accuracy where the support set's
 statistics normalise the queries (inductive), not their own (transductive). All networks are four convolutions
 of 32 channels, trained for the minutes given, on one core: the published values are of longer trainings of

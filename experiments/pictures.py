@@ -10,23 +10,26 @@ from metarl import Published
 from metarl.envs import make, tasks_of
 
 from . import curves, figures
+from .few_shot_table import is_pictures
 
 Study = Mapping[str, Any]
 
 
 def of(name: str, study: Study) -> dict[str, str]:
     """All of a study's pictures, as SVG, by their files' names."""
-    pictures = (
-        getattr(make(study["settings"]["family"]), "view", "") == "pictures"
-    )  # a table says all of these
-    found = {} if pictures else {name: adaptation(name, study)}
-    if "learning" in study:
+    found = {} if is_pictures(study) else {name: adaptation(name, study)}  # a table says all of pictures
+    if has_learned(study):
         found[f"{name}_learning"] = learning(name, study)
     if "per_task" in study:
         found[f"{name}_by_task"] = by_task(name, study)
     if study.get("solvers"):
         found[f"{name}_solvers"] = solvers(name, study)
     return found
+
+
+def has_learned(study: Study) -> bool:
+    """Whether there is a curve of its training: not of one iteration, as of who learns nothing."""
+    return any(len(returns) > 1 for returns in study.get("learning", {}).get("returns", ()))
 
 
 def adaptation(name: str, study: Study) -> str:

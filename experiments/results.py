@@ -18,7 +18,7 @@ from .config import build, to_tree
 from .few_shot_table import is_pictures, tables
 from .figures import number
 from .page import markdown
-from .pictures import Study, seeds
+from .pictures import Study, has_learned, seeds
 from .solvers import shares
 from .study import RESULTS
 
@@ -156,7 +156,7 @@ def detail(name: str, study: Study, folder: str) -> str:
         f"{study['experiment']}\n",
         "" if is_pictures(study) else f"![Return of each round, {seeds(study)}]({folder}/{name}.svg)\n",
         f"![Return by task]({folder}/{name}_by_task.svg)\n" if "per_task" in study else "",
-        f"![Training returns]({folder}/{name}_learning.svg)\n" if "learning" in study else "",
+        f"![Training returns]({folder}/{name}_learning.svg)\n" if has_learned(study) else "",
         markdown([unit, *map(str, shown(len(study["rounds"])))], rows(study)),
         f"![Beside the solvers]({folder}/{name}_solvers.svg)\n" if study.get("solvers") else "",
         elsewhere(study),

@@ -65,11 +65,6 @@ def _perceptron(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return affine(x, *layers[-1])
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b of two matrices [M, I] and [I, O]."""
-    return affine(a, b.T) if worth(a, a.numel() * b.shape[1]) else a @ b
-
-
 def worth(x: Tensor, multiplications: int) -> bool:
     """Whether a product goes to oneDNN: by device, dtype and size alone, so that the same one always does."""
     return (
@@ -95,6 +90,6 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        of_x = product(gradient, weight) if weight is not None else None
-        of_weight = product(gradient.T, x) if x is not None else None
+        of_x = affine(gradient, weight.T) if weight is not None else None
+        of_weight = affine(gradient.T, x.T) if x is not None else None
         return of_x, of_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None

@@ -270,6 +270,16 @@ def test_the_page_has_a_row_a_study(copied: Path) -> None:
     assert found["command"] in page.read_text()
 
 
+def test_a_single_iteration_has_no_curve(copied: Path) -> None:
+    alone = result(copied)
+    for key in ("env_steps", "seconds", "returns"):
+        alone["learning"][key] = [values[:1] for values in alone["learning"][key]]
+    (copied / "results" / "tiny.json").write_text(json.dumps(alone))
+    (copied / "results" / "tiny_learning.svg").unlink(missing_ok=True)
+    assert "tiny_learning" not in results.write_results(copied / "results").read_text()
+    assert not (copied / "results" / "tiny_learning.svg").exists()
+
+
 def test_every_picture_on_the_page_is_there_and_well_formed(copied: Path) -> None:
     page = results.write_results(copied / "results").read_text()
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)

@@ -2,7 +2,7 @@
 
 The inner problem stays near θ, φ* = argmin L_support(φ) + λ/2 ‖φ - θ‖², so that whatever path led there
 dφ*/dθ = (I + ∇²L_support(φ*) / λ)^-1: the meta-gradient solves that system by conjugate gradients.
-A few steps end short of the minimum, where the curvature may still be negative: as in the authors' code it is
+A few steps end short of the minimum, where the curvature may still be negative: as in published code it is
 damped, λ + δ taking λ's place in the system. The larger δ, the nearer to first-order MAML.
 """
 
