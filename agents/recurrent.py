@@ -49,6 +49,8 @@ class RecurrentConfig(PpoConfig):
     """What remembers: gru, lstm or transformer."""
     hidden: PositiveInt = 128
     """Width of the memory."""
+    previous_observation: bool = False
+    """Show it the observation before, too, and so whole transitions, as one that attends wants them."""
     initial_std: PositiveFloat = 1.0
     """Standard deviation of the untrained policy, where actions are continuous."""
     learn_from_target: bool = False
@@ -105,7 +107,8 @@ class Recurrent(Remembering, nn.Module, ABC):
         self.acted = self.actions or int(action_space.shape[0])  # features of an action
         self.width = self.observed + self.acted + 2  # of the inputs
         self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
-        self.memory = make_memory(config.memory, self.width, config.hidden, rng)
+        again = self.observed if config.previous_observation else 0
+        self.memory = make_memory(config.memory, self.width, config.hidden, rng, again)
 
     def make_actor_critic(
         self, features: int, layers: tuple[int, ...], action_space: Any, initial_std: float

@@ -6,7 +6,7 @@ Torch's recurrent layers have no double backward on CUDA (cuDNN's kernels); noth
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,6 +17,7 @@ from .errors import ConfigError
 
 Kind = Literal["gru", "lstm", "transformer"]
 HEADS = 4
+RECENT = 32  # steps until their keys and values are joined to all earlier ones, which is to copy those
 State = tuple[Tensor, ...]  # [B, ...] each
 
 
@@ -36,11 +37,16 @@ class Memory(Protocol):
         """Inputs [L, B, I] from the beginning to features [L, B, H], all at once."""
 
 
-def make_memory(kind: Kind, inputs: int, hidden: int, rng: Generator) -> Memory:
-    """The memory of that kind, of `hidden` features; ConfigError where they cannot be shared among heads."""
+def make_memory(kind: Kind, inputs: int, hidden: int, rng: Generator, again: int = 0) -> Memory:
+    """The memory of that kind, of `hidden` features; ConfigError where they cannot be shared among heads.
+
+    With each input it reads the first `again` numbers of the input before once more.
+    """
     if kind == "transformer" and hidden % (2 * HEADS):
         raise ConfigError(f"hidden is {hidden}; allowed for a transformer: a multiple of {2 * HEADS}")
-    return Transformer(inputs, hidden, rng) if kind == "transformer" else Recurrent(kind, inputs, hidden, rng)
+    width = inputs + again
+    memory = Transformer(width, hidden, rng) if kind == "transformer" else Recurrent(kind, width, hidden, rng)
+    return Again(memory, again) if again else memory
 
 
 class Recurrent(nn.Module):
@@ -85,44 +91,42 @@ class Recurrent(nn.Module):
 class Transformer(nn.Module):
     """A causal transformer with pre-normalisation (Vaswani et al. 2017; Xiong et al. 2020).
 
-    Its state holds every layer's keys and values of all steps so far, which of them count, and their
-    number; positions are sinusoidal, so that a trial may be of any length.
+    Its state holds every layer's keys and values of all steps so far, the recent ones apart, which of them
+    count, and their number; positions are sinusoidal, so that a trial may be of any length.
     """
 
     def __init__(self, inputs: int, hidden: int, rng: Generator, layers: int = 2, heads: int = HEADS) -> None:
         super().__init__()
         self.hidden, self.heads = hidden, heads
         self.embed = linear(inputs, hidden, rng, gain=1.0)
-        self.blocks = nn.ModuleList(Block(hidden, heads, rng) for _ in range(layers))
+        self.blocks: Any = nn.ModuleList(Block(hidden, heads, rng) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden, device=rng.device)
 
     def begin(self, batch: int) -> State:
-        """No keys and values, [B, layers, 2, heads, 0, H / heads]; none counts, [B, 0]; position 0, [B]."""
+        """Each layer's `Cache` of nothing; none counts, [B, 0]; position 0, [B]."""
         like = self.embed.weight
-        cache = like.new_zeros(batch, len(self.blocks), 2, self.heads, 0, self.hidden // self.heads)
+        none = like.new_zeros(batch, self.heads, 0, self.hidden // self.heads)
         position = torch.zeros(batch, dtype=torch.int64, device=like.device)
-        return cache, position.bool().unsqueeze(1)[:, :0], position
+        return *(none,) * (4 * len(self.blocks)), position.bool().unsqueeze(1)[:, :0], position
 
     def step(self, x: Tensor, state: State, moves: Tensor) -> tuple[Tensor, State]:
         """Attend from one new step to all that came before."""
-        cache, counts, position = state
+        *caches, counts, position = state
         h = (self.embed(x) + self.positions(position)).unsqueeze(1)  # [B, 1, H]
         itself = torch.cat([counts, torch.ones_like(moves).unsqueeze(1)], 1)
         grown = list[Tensor]()
         for layer, block in enumerate(self.blocks):
-            h, keys_values = block(h, cache[:, layer], itself[:, None, None])
-            grown.append(keys_values)
+            h, cache = block.step(h, Cache(*caches[4 * layer : 4 * layer + 4]), itself[:, None, None])
+            grown += cache
         counts = torch.cat([counts, moves.unsqueeze(1)], 1)
-        return self.norm(h).squeeze(1), (torch.stack(grown, 1), counts, position + moves)
+        return self.norm(h).squeeze(1), (*grown, counts, position + moves)
 
     def sequence(self, x: Tensor) -> Tensor:
         """All steps at once, each attending to those up to itself."""
-        length, batch = x.shape[:2]
-        position = torch.arange(length, device=x.device)
+        position = torch.arange(len(x), device=x.device)
         h = self.embed(x.transpose(0, 1)) + self.positions(position)
-        nothing = h.new_zeros(batch, 2, self.heads, 0, self.hidden // self.heads)
         for block in self.blocks:
-            h, _ = block(h, nothing, None)
+            h = block(h)
         return self.norm(h).transpose(0, 1)
 
     def positions(self, position: Tensor) -> Tensor:
@@ -131,6 +135,33 @@ class Transformer(nn.Module):
         rate = torch.arange(half, device=position.device, dtype=self.embed.weight.dtype) / half
         angle = position.unsqueeze(-1) * torch.exp(-math.log(10000.0) * rate)
         return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+class Cache(NamedTuple):
+    """A layer's keys and values, [B, heads, P, H / heads] each.
+
+    New steps join the recent ones, so that no step copies all that came before.
+    """
+
+    keys: Tensor
+    values: Tensor
+    recent_keys: Tensor
+    recent_values: Tensor
+
+    def grown(self, key: Tensor, value: Tensor) -> "Cache":
+        """With one more step."""
+        recent = torch.cat([self.recent_keys, key], 2), torch.cat([self.recent_values, value], 2)
+        if recent[0].shape[2] < RECENT:
+            return Cache(self.keys, self.values, *recent)
+        keys, values = torch.cat([self.keys, recent[0]], 2), torch.cat([self.values, recent[1]], 2)
+        return Cache(keys, values, *(x[:, :, :0] for x in recent))
+
+    def attend(self, q: Tensor, counts: Tensor) -> Tensor:
+        """softmax(q K' / √D) V over the steps that count, [B, heads, 1, D]."""
+        scores = torch.cat([q @ self.keys.mT, q @ self.recent_keys.mT], -1) / math.sqrt(q.shape[-1])
+        weights = scores.masked_fill(~counts, -math.inf).softmax(-1)
+        old, recent = weights.split([self.keys.shape[2], self.recent_keys.shape[2]], -1)
+        return old @ self.values + recent @ self.recent_values
 
 
 class Block(nn.Module):
@@ -146,11 +177,50 @@ class Block(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(hidden, device=rng.device) for _ in range(2))
 
-    def forward(self, h: Tensor, past: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Steps [B, L, H] after a past [B, 2, heads, P, H / heads]; without a mask they are causal."""
-        q, k, v = self.project(self.norms[0](h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        keys_values = torch.cat([past, torch.stack([k, v], 1)], -2)
-        k, v = keys_values.unbind(1)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    def forward(self, h: Tensor) -> Tensor:
+        """Steps [B, L, H], each of which attends to those up to itself."""
+        q, k, v = self.projected(h)
+        return self.merged(h, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+
+    def step(self, h: Tensor, cache: Cache, counts: Tensor) -> tuple[Tensor, Cache]:
+        """One step [B, 1, H] after those of a cache, itself among those that count, [B, 1, 1, P + 1]."""
+        q, k, v = self.projected(h)
+        cache = cache.grown(k, v)
+        return self.merged(h, cache.attend(q, counts)), cache
+
+    def projected(self, h: Tensor) -> Tensor:
+        """Queries, keys and values, [3, B, heads, L, H / heads]."""
+        parts: Tensor = self.project(self.norms[0](h)).unflatten(-1, (3, self.heads, -1))
+        return parts.permute(2, 0, 3, 1, 4)
+
+    def merged(self, h: Tensor, found: Tensor) -> Tensor:
+        """What the heads found [B, heads, L, H / heads], and the perceptron's answer to it, added."""
         h = h + self.merge(found.transpose(1, 2).flatten(-2))
-        return h + self.mlp(self.norms[1](h)), keys_values
+        return h + self.mlp(self.norms[1](h))
+
+
+class Again(nn.Module):
+    """A memory that reads with each input the first numbers of the one before, zeros at first.
+
+    Where those are observations, an input is a whole transition (s_{t-1}, a_{t-1}, r_{t-1}, s_t).
+    """
+
+    def __init__(self, memory: Memory, width: int) -> None:
+        super().__init__()
+        self.memory, self.width = memory, width
+
+    def begin(self, batch: int) -> State:
+        """The memory's state, and zeros [B, width]."""
+        return *self.memory.begin(batch), next(self.memory.parameters()).new_zeros(batch, self.width)
+
+    def step(self, x: Tensor, state: State, moves: Tensor) -> tuple[Tensor, State]:
+        """One step of the memory."""
+        *past, before = state
+        features, after = self.memory.step(torch.cat([x, before], -1), tuple(past), moves)
+        return features, (*after, torch.where(moves.unsqueeze(-1), x[:, : self.width], before))
+
+    def sequence(self, x: Tensor) -> Tensor:
+        """All steps at once."""
+        shown = x[..., : self.width]
+        before = torch.cat([torch.zeros_like(shown[:1]), shown[:-1]])
+        return self.memory.sequence(torch.cat([x, before], -1))

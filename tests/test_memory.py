@@ -10,6 +10,7 @@ from metarl import ConfigError, Memory, MemoryKind, generator, make_memory
 
 KINDS: tuple[MemoryKind, ...] = ("gru", "lstm", "transformer")
 LENGTH, BATCH, INPUTS, HIDDEN = 7, 3, 2, 8
+LONG = 70  # steps, after which a transformer has joined its recent ones to the others twice
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +20,8 @@ def _float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def inputs() -> Tensor:
-    return torch.randn(LENGTH, BATCH, INPUTS, generator=generator(1))
+def inputs(length: int = LENGTH) -> Tensor:
+    return torch.randn(length, BATCH, INPUTS, generator=generator(1))
 
 
 def stepped(memory: Memory, x: Tensor, moves: Tensor | None = None) -> Tensor:
@@ -33,10 +34,11 @@ def stepped(memory: Memory, x: Tensor, moves: Tensor | None = None) -> Tensor:
     return torch.stack(features)
 
 
+@pytest.mark.parametrize("length", [LENGTH, LONG])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sequence_in_one_go_equals_step_by_step(kind: MemoryKind) -> None:
-    memory = make_memory(kind, INPUTS, HIDDEN, generator(0))
-    assert torch.allclose(memory.sequence(inputs()), stepped(memory, inputs()), rtol=1e-10, atol=1e-12)
+def test_a_sequence_in_one_go_equals_step_by_step(kind: MemoryKind, length: int) -> None:
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0)), inputs(length)
+    assert torch.allclose(memory.sequence(x), stepped(memory, x), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,13 +61,24 @@ def test_every_step_is_remembered(kind: MemoryKind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_does_not_move_forgets_the_step(kind: MemoryKind) -> None:
     """Steps that were not played change nothing: the others alone give the same."""
-    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0)), inputs()
-    moves = torch.ones(LENGTH, BATCH, dtype=torch.bool)
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0), again=1), inputs(LONG)
+    moves = torch.ones(LONG, BATCH, dtype=torch.bool)
     moves[2:5, 1] = False
     found = stepped(memory, x, moves)
     alone = stepped(memory, torch.cat([x[:2, 1:2], x[5:, 1:2]]))
     assert torch.allclose(found[5:, 1], alone[2:, 0], rtol=1e-10, atol=1e-12)
     assert torch.allclose(found[:, 0], stepped(memory, x)[:, 0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_input_before_is_read_again(kind: MemoryKind) -> None:
+    """As if it stood beside the present one, zeros at first, in a sequence and step by step."""
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0), again=1), inputs()
+    wide = make_memory(kind, INPUTS + 1, HIDDEN, generator(0))
+    before = torch.cat([torch.zeros(1, BATCH, 1), x[:-1, :, :1]])
+    told = wide.sequence(torch.cat([x, before], -1))
+    assert torch.equal(memory.sequence(x), told)
+    assert torch.allclose(stepped(memory, x), told, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -104,11 +104,12 @@ class Ending:
         return outcome
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("memory", ["gru", "lstm", "transformer"])
-def test_what_was_said_in_play_is_what_the_whole_sequence_gives(memory: Any) -> None:
+def test_what_was_said_in_play_is_what_the_whole_sequence_gives(memory: Any, again: bool) -> None:
     """Log-densities and values, also after an early end: PPO's ratio is 1 before the first update."""
     family, rng = Ending(), generator(5)
-    agent = agent_of(family, memory=memory)
+    agent = agent_of(family, memory=memory, previous_observation=again)
     trial = run_trial(family, agent, family.sample_tasks(3, "train", rng), (2, 2, 2), rng)
     steps = unroll(trial)
     assert not steps.valid.all()
