@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .errors import ConfigError
 
 EPS = 1e-5
-Pooling = Literal["stride", "max"]
+Pooling = Literal["stride", "stride-all", "max"]
 Norm = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, [B, F, H, W], scale [F], shift [F]
 
 
@@ -71,8 +71,9 @@ class Convolutions(Network):
     """Blocks, four by default, of 3x3 convolution, batch normalisation and ReLU (Vinyals et al. 2016).
 
     A block halves the picture, by "max"-pooling, as there, or by a "stride" of two, as Finn et al. 2017 do on
-    Omniglot, with the mean over what is left of it as features. Without outputs it says those features.
-    Of a "max" network only the first `pooled` blocks halve it.
+    Omniglot, with the mean over what is left of it as features; "stride-all" takes all that is left, as
+    Nichol et al. 2018 do. Without outputs it says those features. Of a "max" network only the first `pooled`
+    blocks halve it.
     """
 
     def __init__(
@@ -93,8 +94,9 @@ class Convolutions(Network):
             nn.init.kaiming_normal_(weight, generator=rng)
             one = torch.ones(outside, device=rng.device)
             weights += [weight, one, torch.zeros_like(one)]
-        size = height // 2**pooled, width // 2**pooled
-        whole = filters * (1 if pooling == "stride" else math.prod(size))
+        self.strided, self.averaged = pooling != "max", pooling == "stride"
+        size = tuple(-(-side // 2**depth) if self.strided else side // 2**pooled for side in (height, width))
+        whole = filters * (1 if self.averaged else math.prod(size))
         if not whole:
             raise ConfigError(
                 f"the pictures are {height} x {width}; allowed: {2**pooled} x {2**pooled} or more"
@@ -102,7 +104,7 @@ class Convolutions(Network):
         if outputs is not None:
             weights += _dense(whole, outputs, gain, rng)
         super().__init__(weights)
-        self.pooling, self.pooled, self.depth = pooling, pooled, depth
+        self.pooled, self.depth = pooled, depth
         self.features, self.size = whole, size
 
     def run(self, params: Sequence[Tensor], x: Tensor, given: Sequence[Moments] = ()) -> Output:
@@ -114,18 +116,22 @@ class Convolutions(Network):
             return normalised_by(moments[-1], x, scale, shift)
 
         x = self.blocks(params, x, norm)
-        x = x.mean((-2, -1)) if self.pooling == "stride" else x.flatten(1)
+        x = self.flat(x)
         return Output(F.linear(x, *params[-2:]) if len(params) > 3 * self.depth else x, tuple(moments))
 
     def blocks(self, params: Sequence[Tensor], x: Tensor, norm: Norm) -> Tensor:
         """The blocks, with some normalisation, [B, F, h, w]."""
         for i in range(self.depth):
             weight, scale, shift = params[3 * i : 3 * i + 3]
-            x = F.conv2d(x, weight, padding=1, stride=2 if self.pooling == "stride" else 1)
+            x = F.conv2d(x, weight, padding=1, stride=2 if self.strided else 1)
             x = F.relu(norm(i, x, scale, shift))
-            if self.pooling == "max" and i < self.pooled:
+            if not self.strided and i < self.pooled:
                 x = F.max_pool2d(x, 2)
         return x
+
+    def flat(self, maps: Tensor) -> Tensor:
+        """Features [B, D] of the last block's maps."""
+        return maps.mean((-2, -1)) if self.averaged else maps.flatten(1)
 
 
 class Embedding(Convolutions):
@@ -160,8 +166,7 @@ class Embedding(Convolutions):
 
     def forward(self, x: Tensor, learns: bool) -> Tensor:
         """Pictures [B, *shape] to features [B, D]."""
-        maps = self.maps(x, learns)
-        return maps.mean((-2, -1)) if self.pooling == "stride" else maps.flatten(1)
+        return self.flat(self.maps(x, learns))
 
 
 def moments_of(x: Tensor) -> Moments:

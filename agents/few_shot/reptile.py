@@ -1,7 +1,10 @@
 """Reptile: Nichol et al. 2018, "On First-Order Meta-Learning Algorithms", algorithm 2 (batched).
 
-θ ← θ + ε mean_i(φ_i - θ), φ_i being what some steps of Adam with β_1 = 0 on minibatches of task i make of θ.
+θ ← θ + ε mean_i(φ_i - θ), φ_i being what some steps on minibatches of task i make of θ: of Adam with β_1 = 0,
+as in the published code, or of gradient descent. Or Adam takes θ - φ for a gradient, as section 3 there says.
 """
+
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -21,10 +24,16 @@ class Reptile(GradientLearner):
 
     @dataclass(frozen=True, config=STRICT, kw_only=True)
     class Config(GradientConfig):
-        """Settings; the learning rate is ε, the outer step, and `inner_lr` that of Adam."""
+        """Settings."""
 
+        outer_optimizer: Literal["plain", "adam"] = "plain"
+        """What moves θ: a plain step, or Adam."""
         learning_rate: PositiveFloat = 1.0
+        """Size of the outer step, ε, or Adam's."""
+        inner_optimizer: Literal["adam", "sgd"] = "adam"
+        """What moves φ: Adam with β_1 = 0, or gradient descent."""
         inner_lr: PositiveFloat = 1e-3
+        """Size of an inner step."""
         inner_steps: PositiveInt = 5
         inner_batch: PositiveInt = 10
         """Examples in each of the inner steps in training; all of a support set in evaluation."""
@@ -32,10 +41,14 @@ class Reptile(GradientLearner):
     config: Config
 
     def optimise(self) -> None:
-        """The outer step is plain."""
+        """The outer step is plain, or Adam's."""
+        if self.config.outer_optimizer == "adam":
+            super().optimise()
 
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
-        """v ← β_2 v + (1 - β_2) g², φ ← φ - α g / (√(v / (1 - β_2^k)) + ε)."""
+        """φ ← φ - α g, or v ← β_2 v + (1 - β_2) g², φ ← φ - α g / (√(v / (1 - β_2^k)) + ε)."""
+        if self.config.inner_optimizer == "sgd":
+            return [p - self.config.inner_lr * g for p, g in zip(params, gradient, strict=True)], memory
         old = memory or [torch.zeros_like(g) for g in gradient]
         memory = [BETA2 * v + (1 - BETA2) * g.square() for v, g in zip(old, gradient, strict=True)]
         unbiased = 1 - BETA2 ** (k + 1)
@@ -61,10 +74,12 @@ class Reptile(GradientLearner):
         batch = min(c.inner_batch, x.shape[1])
         chance = torch.rand(len(x), c.inner_steps, x.shape[1], generator=self.rng, device=x.device)
         phi = self.over_tasks(vmap(self.trained), x, y, chance.argsort(-1)[..., :batch])
-        rate = self.learning_rate
-        for theta, p in zip(self.network.weights, phi, strict=True):
-            theta += rate * (p.mean(0) - theta)
-        self.updates += 1
+        away = [theta - p.mean(0) for theta, p in zip(self.network.weights, phi, strict=True)]
+        if c.outer_optimizer == "adam":
+            self.descend(away)
+        else:
+            torch._foreach_sub_(list(self.network.weights), away, alpha=self.learning_rate)
+            self.updates += 1
         outputs = self.over_tasks(vmap(self._said), phi, query.x)
         told = self.loss(outputs, query.y).mean(), self.earned(outputs, query.y).mean()
         return dict(zip(("loss", f"return_{len(supports)}"), torch.stack(told).tolist(), strict=True))
