@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.func import vmap
 from torch.nn import functional as F
 
 from .errors import ConfigError
@@ -49,6 +50,14 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def run(self, params: Sequence[Tensor], x: Tensor, given: Sequence[Moments] = ()) -> Output:
         """Inputs [B, ...] to outputs [B, K], by given parameters, and the batch's own or given moments."""
+
+    def run_each(self, params: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Inputs [N, B, ...] of N tasks to outputs [N, B, K], each by its own parameters [N, ...].
+
+        Twice as fast as `run` under `vmap`, and not to be differentiated twice.
+        """
+        said: Tensor = vmap(lambda params, x: self.run(params, x).value)(list(params), x)
+        return said
 
 
 class Mlp(Network):
@@ -119,15 +128,29 @@ class Convolutions(Network):
         x = self.flat(x)
         return Output(F.linear(x, *params[-2:]) if len(params) > 3 * self.depth else x, tuple(moments))
 
-    def blocks(self, params: Sequence[Tensor], x: Tensor, norm: Norm) -> Tensor:
-        """The blocks, with some normalisation, [B, F, h, w]."""
+    def blocks(self, params: Sequence[Tensor], x: Tensor, norm: Norm, groups: int = 1) -> Tensor:
+        """The blocks, with some normalisation, [B, F, h, w]; groups of channels are apart."""
         for i in range(self.depth):
             weight, scale, shift = params[3 * i : 3 * i + 3]
-            x = F.conv2d(x, weight, padding=1, stride=2 if self.strided else 1)
+            x = F.conv2d(x, weight, padding=1, stride=2 if self.strided else 1, groups=groups)
             x = F.relu(norm(i, x, scale, shift))
             if not self.strided and i < self.pooled:
                 x = F.max_pool2d(x, 2)
         return x
+
+    def run_each(self, params: Sequence[Tensor], x: Tensor) -> Tensor:
+        """A task is a group of each convolution; torch's own batch normalisation keeps its channels apart."""
+        tasks, batch = x.shape[:2]
+
+        def norm(_: int, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+            return F.batch_norm(x, None, None, scale, shift, training=True, eps=EPS)
+
+        joined = [p.flatten(0, 1) for p in params[: 3 * self.depth]]
+        maps = self.blocks(joined, x.transpose(0, 1).flatten(1, 2), norm, groups=tasks)
+        x = self.flat(maps.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1)).unflatten(
+            0, (tasks, batch)
+        )
+        return torch.baddbmm(params[-1].unsqueeze(1), x, params[-2].mT)
 
     def flat(self, maps: Tensor) -> Tensor:
         """Features [B, D] of the last block's maps."""

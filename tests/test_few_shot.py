@@ -220,7 +220,13 @@ def test_reptile_moves_towards_what_the_tasks_make_of_it(inner: str, outer: str)
     twin = few("reptile", family, **settings)
     for p, b in zip(twin.network.weights, before, strict=True):
         p.data.copy_(b)
-    phi = [twin.trained(x[i], y[i], order[i]) for i in range(3)]
+    phi = []
+    for task, places in enumerate(order):  # each by itself, and by the network that is differentiated twice
+        params, memory = twin.network.params, list[Tensor]()
+        for k, at in enumerate(places):
+            gradient, _ = torch.func.grad(twin.task_loss, has_aux=True)(params, x[task, at], y[task, at])
+            params, memory = twin.step(k, params, gradient, memory)
+        phi.append(params)
     for k, (b, now) in enumerate(zip(before, agent.network.params, strict=True)):
         away = b - torch.stack([p[k] for p in phi]).mean(0)
         # Adam's first step is as long for any gradient
@@ -251,6 +257,22 @@ def test_a_step_of_reptiles_adam_is_torchs() -> None:
 
 
 # --- networks
+
+
+@pytest.mark.parametrize("kind", ["mlp", "stride", "stride-all", "max"])
+def test_many_tasks_at_once_are_each_by_its_own_parameters(kind: Any) -> None:
+    """What they say, and its gradients, as of the network that is differentiated twice."""
+    rng, mlp = generator(0), kind == "mlp"
+    net = networks.Mlp(3, (4,), 2, rng) if mlp else networks.Convolutions((1, 28, 28), 4, 2, rng, kind)
+    params = [p + 0.1 * torch.randn(3, *p.shape, generator=rng) for p in net.params]
+    x = torch.randn(3, 5, *((3,) if mlp else (1, 28, 28)), generator=rng)
+    params = [p.detach().requires_grad_() for p in params]
+    at_once = net.run_each(params, x)
+    alone = torch.stack([net.run([p[i] for p in params], x[i]).value for i in range(3)])
+    torch.testing.assert_close(at_once, alone, rtol=1e-4, atol=1e-5)
+    found, wanted = (torch.autograd.grad(said.square().sum(), params) for said in (at_once, alone))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_our_batch_norm_says_what_torchs_does() -> None:

@@ -10,7 +10,6 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import vmap
 
 from metarl import STRICT, Trial
 
@@ -59,12 +58,20 @@ class Reptile(GradientLearner):
         return [*moved], memory
 
     def trained(self, x: Tensor, y: Tensor, places: Tensor) -> Params:
-        """φ of one task: a step on each of the minibatches whose places [K, B] are given."""
-        params, memory = self.network.params, Params()
-        for k, place in enumerate(places):
-            gradient, _ = torch.func.grad(self.task_loss, has_aux=True)(params, x[place], y[place])
+        """φ of N tasks, [N, ...] each: a step on each of the minibatches whose places [N, K, B] are given."""
+        params, memory = [p.detach().expand(len(x), *p.shape) for p in self.network.params], Params()
+        tasks = torch.arange(len(x), device=x.device).unsqueeze(1)
+        for k, place in enumerate(places.unbind(1)):
+            gradient = self.gradients(params, x[tasks, place], y[tasks, place])
             params, memory = self.step(k, params, gradient, memory)
         return params
+
+    @torch.enable_grad()
+    def gradients(self, params: Params, x: Tensor, y: Tensor) -> Params:
+        """∇L_i(φ_i) of each task, [N, ...] each."""
+        params = [p.requires_grad_() for p in params]
+        losses = self.loss(self.network.run_each(params, x), y)
+        return [*torch.autograd.grad(losses.sum(), params)]
 
     @torch.no_grad()
     def meta_update(self, trial: Trial) -> dict[str, float]:
@@ -73,16 +80,13 @@ class Reptile(GradientLearner):
         x, y = (torch.cat(parts, 1) for parts in zip(*supports, strict=True))
         batch = min(c.inner_batch, x.shape[1])
         chance = torch.rand(len(x), c.inner_steps, x.shape[1], generator=self.rng, device=x.device)
-        phi = self.over_tasks(vmap(self.trained), x, y, chance.argsort(-1)[..., :batch])
+        phi = self.over_tasks(self.trained, x, y, chance.argsort(-1)[..., :batch])
         away = [theta - p.mean(0) for theta, p in zip(self.network.weights, phi, strict=True)]
         if c.outer_optimizer == "adam":
             self.descend(away)
         else:
             torch._foreach_sub_(list(self.network.weights), away, alpha=self.learning_rate)
             self.updates += 1
-        outputs = self.over_tasks(vmap(self._said), phi, query.x)
+        outputs = self.over_tasks(self.network.run_each, phi, query.x)
         told = self.loss(outputs, query.y).mean(), self.earned(outputs, query.y).mean()
         return dict(zip(("loss", f"return_{len(supports)}"), torch.stack(told).tolist(), strict=True))
-
-    def _said(self, params: Params, x: Tensor) -> Tensor:
-        return self.network.run(params, x).value
