@@ -49,6 +49,8 @@ class RecurrentConfig(PpoConfig):
     """What remembers: gru, lstm or transformer."""
     hidden: PositiveInt = 128
     """Width of the memory."""
+    transformer_blocks: PositiveInt = 2
+    """Blocks of the transformer, where that is the memory."""
     previous_observation: bool = False
     """Show it the observation before, too, and so whole transitions, as one that attends wants them."""
     initial_std: PositiveFloat = 1.0
@@ -108,7 +110,9 @@ class Recurrent(Remembering, nn.Module, ABC):
         self.width = self.observed + self.acted + 2  # of the inputs
         self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
         again = self.observed if config.previous_observation else 0
-        self.memory = make_memory(config.memory, self.width, config.hidden, rng, again)
+        self.memory = make_memory(
+            config.memory, self.width, config.hidden, rng, again, config.transformer_blocks
+        )
 
     def make_actor_critic(
         self, features: int, layers: tuple[int, ...], action_space: Any, initial_std: float

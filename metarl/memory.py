@@ -16,7 +16,7 @@ from .distributions import linear
 from .errors import ConfigError
 
 Kind = Literal["gru", "lstm", "transformer"]
-HEADS = 4
+HEADS, BLOCKS = 4, 2  # of a transformer
 RECENT = 32  # steps until their keys and values are joined to all earlier ones, which is to copy those
 State = tuple[Tensor, ...]  # [B, ...] each
 
@@ -37,15 +37,22 @@ class Memory(Protocol):
         """Inputs [L, B, I] from the beginning to features [L, B, H], all at once."""
 
 
-def make_memory(kind: Kind, inputs: int, hidden: int, rng: Generator, again: int = 0) -> Memory:
+def make_memory(
+    kind: Kind, inputs: int, hidden: int, rng: Generator, again: int = 0, blocks: int = BLOCKS
+) -> Memory:
     """The memory of that kind, of `hidden` features; ConfigError where they cannot be shared among heads.
 
-    With each input it reads the first `again` numbers of the input before once more.
+    With each input it reads the first `again` numbers of the input before once more. A transformer has so
+    many `blocks`.
     """
     if kind == "transformer" and hidden % (2 * HEADS):
         raise ConfigError(f"hidden is {hidden}; allowed for a transformer: a multiple of {2 * HEADS}")
     width = inputs + again
-    memory = Transformer(width, hidden, rng) if kind == "transformer" else Recurrent(kind, width, hidden, rng)
+    memory: Memory = (
+        Transformer(width, hidden, rng, blocks)
+        if kind == "transformer"
+        else Recurrent(kind, width, hidden, rng)
+    )
     return Again(memory, again) if again else memory
 
 
@@ -95,11 +102,11 @@ class Transformer(nn.Module):
     count, and their number; positions are sinusoidal, so that a trial may be of any length.
     """
 
-    def __init__(self, inputs: int, hidden: int, rng: Generator, layers: int = 2, heads: int = HEADS) -> None:
+    def __init__(self, inputs: int, hidden: int, rng: Generator, blocks: int = BLOCKS) -> None:
         super().__init__()
-        self.hidden, self.heads = hidden, heads
+        self.hidden, self.heads = hidden, HEADS
         self.embed = linear(inputs, hidden, rng, gain=1.0)
-        self.blocks: Any = nn.ModuleList(Block(hidden, heads, rng) for _ in range(layers))
+        self.blocks: Any = nn.ModuleList(Block(hidden, HEADS, rng) for _ in range(blocks))
         self.norm = nn.LayerNorm(hidden, device=rng.device)
 
     def begin(self, batch: int) -> State:

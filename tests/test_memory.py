@@ -105,6 +105,13 @@ def test_the_same_generator_gives_the_same_memory_and_no_other_is_used(kind: Mem
     assert first.isfinite().all()
 
 
+def test_a_transformer_has_as_many_blocks_as_it_is_given() -> None:
+    one, two, five = (make_memory("transformer", INPUTS, HIDDEN, generator(0), blocks=k) for k in (1, 2, 5))
+    sizes = [sum(p.numel() for p in memory.parameters()) for memory in (one, two, five)]
+    assert sizes[2] - sizes[1] == 3 * (sizes[1] - sizes[0]) > 0
+    assert torch.allclose(five.sequence(inputs()), stepped(five, inputs()), rtol=1e-10, atol=1e-12)
+
+
 def test_a_transformer_says_which_widths_its_heads_can_share() -> None:
     with pytest.raises(ConfigError, match="hidden is 12; allowed for a transformer: a multiple of 8"):
         make_memory("transformer", INPUTS, 12, generator(0))
