@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from metarl import Agent, Family, Rollout, Step, Trial, generator, run_trial
+from metarl import Agent, Family, Rollout, Step, Trial, delayed, generator, run_trial
 from metarl.promises import global_generators, require, same
 
 TASKS, EPISODES = 3, 4  # of every round played here; different, so that swapped axes show
@@ -72,7 +72,7 @@ def _watch(agent: Agent[Any], rollout: Rollout) -> Any:
 def _seen(rollout: Rollout) -> list[Step]:
     """What an agent saw before each of a round's actions."""
     done = rollout.terminated.to(rollout.reward.dtype)
-    before = [torch.cat([torch.zeros_like(x[:1]), x[:-1]]) for x in (rollout.action, rollout.reward, done)]
+    before = map(delayed, (rollout.action, rollout.reward, done))
     return [Step(*x) for x in zip(rollout.obs, *before, strict=True)]
 
 

@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
-from metarl import STRICT, ConfigError, Gaussian, Sequence, linear
+from metarl import STRICT, ConfigError, Gaussian, Sequence, delayed, linear
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -123,8 +123,7 @@ class TaskVae(nn.Module):
 
 def divergence(posterior: Gaussian) -> Tensor:
     """KL(q(m | τ_:t) ‖ q(m | τ_:t-1)) at each step, [L, B]; before the first there is the prior N(0, 1)."""
-    before = (torch.cat([torch.zeros_like(x[:1]), x[:-1]]) for x in posterior[:2])
-    return posterior.kl(Gaussian(*before))
+    return posterior.kl(Gaussian(*map(delayed, posterior[:2])))
 
 
 def samples(posterior: Gaussian, valid: Tensor, chance: Tensor, noise: Tensor) -> Tensor:

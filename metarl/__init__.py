@@ -19,7 +19,7 @@ from .ppo import Judgement, Ppo, PpoConfig
 from .replay import Replay, Transitions, below, packed_width
 from .returns import discounted_return, gae, linear_baseline, normalised
 from .sac import SAC_METRICS, Experience, Sac, SacConfig
-from .sequence import Sequence, require_target, steps_of, unroll
+from .sequence import Sequence, delayed, require_target, steps_of, unroll
 from .settings import STRICT, UNREADABLE, checked, read_yaml
 from .trpo import Trpo, TrpoConfig
 from .trust_region import conjugate_gradient, largest_step, line_search
@@ -101,6 +101,7 @@ __all__ = [
     "checked",
     "collect",
     "conjugate_gradient",
+    "delayed",
     "device",
     "discounted_return",
     "evaluate",

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from .distributions import linear
 from .errors import ConfigError
+from .sequence import delayed
 
 Kind = Literal["gru", "lstm", "transformer"]
 HEADS, BLOCKS = 4, 2  # of a transformer
@@ -228,6 +229,4 @@ class Again(nn.Module):
 
     def sequence(self, x: Tensor) -> Tensor:
         """All steps at once."""
-        shown = x[..., : self.width]
-        before = torch.cat([torch.zeros_like(shown[:1]), shown[:-1]])
-        return self.memory.sequence(torch.cat([x, before], -1))
+        return self.memory.sequence(torch.cat([x, delayed(x[..., : self.width])], -1))

@@ -147,9 +147,8 @@ class Convolutions(Network):
 
         joined = [p.flatten(0, 1) for p in params[: 3 * self.depth]]
         maps = self.blocks(joined, x.transpose(0, 1).flatten(1, 2), norm, groups=tasks)
-        x = self.flat(maps.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1)).unflatten(
-            0, (tasks, batch)
-        )
+        maps = maps.unflatten(1, (tasks, -1)).transpose(0, 1)  # [N, B, F, h, w]
+        x = self.flat(maps.flatten(0, 1)).unflatten(0, (tasks, batch))
         return torch.baddbmm(params[-1].unsqueeze(1), x, params[-2].mT)
 
     def flat(self, maps: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def steps_of(rounds: Several[Rollout]) -> Sequence:
         for parts in (opens, *(list(x) for x in zip(*map(_parts, rounds), strict=True)))
     )
     valid = valid.sort(dim=0, descending=True, stable=True)[0]
-    last_action, last_reward = _delayed(action), _delayed(reward)
+    last_action, last_reward = delayed(action), delayed(reward)
     played = (action, reward, next_obs, terminated, target, log_prob, value)
     return Sequence(obs, last_action, last_reward, done, *played, valid)
 
@@ -85,6 +85,6 @@ def _played_first(x: Tensor, valid: Tensor) -> Tensor:
     return x[order, torch.arange(valid.shape[1], device=x.device)]
 
 
-def _delayed(x: Tensor) -> Tensor:
+def delayed(x: Tensor) -> Tensor:
     """Each step's predecessor; zeros before the first."""
     return torch.cat([torch.zeros_like(x[:1]), x[:-1]])

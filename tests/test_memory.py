@@ -58,10 +58,11 @@ def test_every_step_is_remembered(kind: MemoryKind) -> None:
     assert (gradient.abs().sum(-1) > 0).all()
 
 
+@pytest.mark.parametrize("again", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_that_does_not_move_forgets_the_step(kind: MemoryKind) -> None:
+def test_a_row_that_does_not_move_forgets_the_step(kind: MemoryKind, again: int) -> None:
     """Steps that were not played change nothing: the others alone give the same."""
-    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0), again=1), inputs(LONG)
+    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0), again), inputs(LONG)
     moves = torch.ones(LONG, BATCH, dtype=torch.bool)
     moves[2:5, 1] = False
     found = stepped(memory, x, moves)
