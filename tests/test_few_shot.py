@@ -1,12 +1,15 @@
 """Few-shot learners: meta-gradients against finite differences, comparisons against their definitions."""
 
+import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -207,7 +210,12 @@ def test_conjugate_gradients_stay_where_the_curvature_is_not_positive() -> None:
 @pytest.mark.parametrize("outer", ["plain", "adam"])
 def test_reptile_moves_towards_what_the_tasks_make_of_it(inner: str, outer: str) -> None:
     family, rate = make(TWO), 0.5 if outer == "plain" else 0.01
-    settings: dict[str, Any] = {"inner_steps": 3, "inner_batch": 4, "inner_optimizer": inner}
+    settings: dict[str, Any] = {
+        "inner_steps": 3,
+        "inner_batch": 4,
+        "inner_optimizer": inner,
+        "inner_lr": 0.01,
+    }
     agent = few("reptile", family, learning_rate=rate, outer_optimizer=outer, **settings)
     rng = generator(1)
     trial = run_trial(family, agent, family.sample_tasks(3, "train", rng), (8, 4), rng)
@@ -216,7 +224,7 @@ def test_reptile_moves_towards_what_the_tasks_make_of_it(inner: str, outer: str)
     agent.meta_update(trial)
     agent.rng.set_state(state)
     x, y = agent.examples(trial)[0]
-    order = torch.rand(3, 3, 8, generator=agent.rng).argsort(-1)[..., :4]
+    order = agent.minibatches(y)
     twin = few("reptile", family, **settings)
     for p, b in zip(twin.network.weights, before, strict=True):
         p.data.copy_(b)
@@ -236,6 +244,35 @@ def test_reptile_moves_towards_what_the_tasks_make_of_it(inner: str, outer: str)
         step = away[sure] / (away[sure].abs() + 1e-8)
         torch.testing.assert_close(now[sure], b[sure] - rate * step, rtol=1e-4, atol=1e-6)
         assert sure.any()
+
+
+@hypothesis.given(
+    steps=st.integers(1, 7), shots=st.integers(1, 5), share=st.integers(1, 3), seed=st.integers(0, 99)
+)
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_reptiles_minibatches_have_equal_shares_of_the_classes(
+    steps: int, shots: int, share: int, seed: int
+) -> None:
+    share = math.gcd(share, shots)  # else a minibatch goes on where the examples begin anew
+    agent = few("reptile", make("glyphs/5-way"), inner_steps=steps, inner_batch=5 * share)
+    agent.rng.manual_seed(seed)
+    y = torch.arange(5 * shots).remainder(5).expand(3, -1)
+    places = agent.minibatches(y)
+    assert places.shape == (3, steps, 5 * share)
+    for task, labels in zip(places, y, strict=True):
+        for batch in task:
+            assert len(batch.unique()) == len(batch)
+            assert torch.equal(labels[batch].bincount(minlength=5), torch.full((5,), share))
+        used = task.flatten().bincount(minlength=len(labels))
+        assert used.max() - used.min() <= 1
+
+
+def test_reptiles_minibatches_of_numbers_take_turns() -> None:
+    agent = few("reptile", make("sinusoid/maml2017"), inner_steps=5, inner_batch=4)
+    places = agent.minibatches(torch.zeros(2, 10, 1))
+    assert places.shape == (2, 5, 4)
+    for task in places:
+        assert torch.equal(task.flatten().bincount(minlength=10), torch.full((10,), 2))
 
 
 def test_a_step_of_reptiles_descent_is_along_the_gradient() -> None:

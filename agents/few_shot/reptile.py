@@ -35,7 +35,7 @@ class Reptile(GradientLearner):
         """Size of an inner step."""
         inner_steps: PositiveInt = 5
         inner_batch: PositiveInt = 10
-        """Examples in each of the inner steps in training; all of a support set in evaluation."""
+        """Examples in each of the inner steps in training, of all classes alike; all in evaluation."""
 
     config: Config
 
@@ -56,6 +56,22 @@ class Reptile(GradientLearner):
             for p, g, v in zip(params, gradient, memory, strict=True)
         )
         return [*moved], memory
+
+    def minibatches(self, y: Tensor) -> Tensor:
+        """Places of each step's examples [N, K, B]: in turn, each used as often as any other, and each class.
+
+        The published code does not look after the classes; with unequal shares a step mostly follows those.
+        """
+        c, (tasks, examples) = self.config, y.shape[:2]
+        batch = min(c.inner_batch, examples)
+        turns = -(-c.inner_steps * batch // examples)
+        chance = torch.rand(tasks, turns, examples, generator=self.rng, device=y.device)
+        if self.classes:  # its place within its class first
+            alike = (y.unsqueeze(1) == y.unsqueeze(2)).unsqueeze(1)
+            before = chance.unsqueeze(2) < chance.unsqueeze(3)  # [N, turns, E, E]
+            chance = chance + (alike & before).sum(-1)
+        order = chance.argsort(-1).flatten(1)[:, : c.inner_steps * batch]
+        return order.unflatten(1, (c.inner_steps, batch))
 
     def trained(self, x: Tensor, y: Tensor, places: Tensor) -> Params:
         """φ of N tasks, [N, ...] each: a step on each of the minibatches whose places [N, K, B] are given."""
@@ -78,9 +94,7 @@ class Reptile(GradientLearner):
         """Move θ; all rounds but the last are learned from, and the last says how well they were."""
         c, (*supports, query) = self.config, self.examples(trial)
         x, y = (torch.cat(parts, 1) for parts in zip(*supports, strict=True))
-        batch = min(c.inner_batch, x.shape[1])
-        chance = torch.rand(len(x), c.inner_steps, x.shape[1], generator=self.rng, device=x.device)
-        phi = self.over_tasks(self.trained, x, y, chance.argsort(-1)[..., :batch])
+        phi = self.over_tasks(self.trained, x, y, self.minibatches(y))
         away = [theta - p.mean(0) for theta, p in zip(self.network.weights, phi, strict=True)]
         if c.outer_optimizer == "adam":
             self.descend(away)
