@@ -55,6 +55,8 @@ class RecurrentConfig(PpoConfig):
     """Show it the observation before, too, and so whole transitions, as one that attends wants them."""
     initial_std: PositiveFloat = 1.0
     """Standard deviation of the untrained policy, where actions are continuous."""
+    action_by_reward: bool = False
+    """Show it the previous action times its reward, too: what paid is then linear in the input."""
     learn_from_target: bool = False
     """Learn from the reward that the family shows to training alone, as one without a bandit's noise."""
     normalise: bool = True
@@ -107,7 +109,8 @@ class Recurrent(Remembering, nn.Module, ABC):
         self.actions = int(action_space.n) if isinstance(action_space, gym.spaces.Discrete) else 0
         self.observed = int(observation_space.shape[0])
         self.acted = self.actions or int(action_space.shape[0])  # features of an action
-        self.width = self.observed + self.acted + 2  # of the inputs
+        self.action_by_reward = config.action_by_reward
+        self.width = self.observed + (1 + self.action_by_reward) * self.acted + 2  # of the inputs
         self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
         again = self.observed if config.previous_observation else 0
         self.memory = make_memory(
@@ -143,8 +146,10 @@ class Recurrent(Remembering, nn.Module, ABC):
     # --- what is read of a step
 
     def inputs(self, obs: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
-        """(s_t, r_{t-1}, a_{t-1}, d_{t-1}), [..., I]: all that is new at a step, standardised."""
-        return torch.cat([self.standard(obs, reward), self.encoded(action), done.unsqueeze(-1)], -1)
+        """(s_t, r_{t-1}, a_{t-1}, d_{t-1}), [..., I], perhaps with r_{t-1} a_{t-1}: what is new at a step."""
+        standard, action = self.standard(obs, reward), self.encoded(action)
+        product = [standard[..., -1:] * action] if self.action_by_reward else []
+        return torch.cat([standard, action, done.unsqueeze(-1), *product], -1)
 
     def sequence_inputs(self, steps: Sequence) -> Tensor:
         """The inputs of whole trials, [L, B, I]."""

@@ -121,6 +121,22 @@ def test_what_was_said_in_play_is_what_the_whole_sequence_gives(memory: Any, aga
     )
 
 
+def test_it_reads_the_previous_action_times_its_standardised_reward() -> None:
+    family, rng = make("bandit/bernoulli-k5"), generator(5)
+    agent = agent_of(family, action_by_reward=True)
+    trial = run_trial(family, agent, family.sample_tasks(3, "train", rng), [2] * 4, rng)
+    agent.meta_update(trial)  # so that rewards have a mean and a standard deviation
+    steps = unroll(trial)
+    x = agent.sequence_inputs(steps)
+    plain, product = x[..., :-5], x[..., -5:]
+    assert torch.equal(
+        plain, agent_of(family).inputs(steps.obs, steps.last_action, plain[..., 1], steps.done)
+    )
+    pulled = torch.nn.functional.one_hot(steps.last_action, 5).to(x.dtype)
+    assert torch.equal(product, plain[..., 1:2] * pulled)
+    assert {*product[1:].sum(-1).sign().flatten().tolist()} == {-1.0, 1.0}  # an arm that failed is told, too
+
+
 def test_nothing_passes_from_task_to_task_or_from_trial_to_trial() -> None:
     agent, trial = played()
     steps = unroll(trial)
