@@ -108,6 +108,8 @@ class Experiment:
     """One line for `metarl list`."""
     seed: Seed = 0
     """Seed of the whole training."""
+    initial: str | None = None
+    """Folder of a run whose agent to begin with, as one of shorter trials; none: an untrained one."""
     device: str = "cpu"
     """Where everything runs: cpu or cuda."""
     iterations: PositiveInt = 100

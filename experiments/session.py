@@ -8,9 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Generator
+from torch import Generator, nn
 
-from metarl import Agent, ConfigError, Evaluation, Family, RunError, Split, Tasks, device, evaluate
+from metarl import (
+    Adam,
+    Agent,
+    ConfigError,
+    Evaluation,
+    Family,
+    Replay,
+    RunError,
+    Split,
+    Tasks,
+    device,
+    evaluate,
+)
 from metarl.agents import AGENTS, FEW_SHOT
 from metarl.checkpoint import write_atomically
 from metarl.envs import Robot, Told, make
@@ -23,6 +35,8 @@ from .solvers import solved
 FREE = ("iterations", "evaluation", "description", "checkpoint_every", "tensorboard", "device")
 # where a robot's model lies, whose fingerprint tells what it is, and where pictures do
 MOVABLE = ("family.model", "family.pictures", "family.root")
+COUNTS = ("updates", "played")  # of a training, as are the modules of these kinds
+OF_TRAINING = (Adam, Replay)
 DETAILS = ("params", "scores", "control_scores")  # what evaluation.json holds of each task
 
 
@@ -102,6 +116,29 @@ class Session:
         self.seconds = state["seconds"]
         if state["experiment"]["device"].partition(":")[0] == self.family.device.type:
             self.rng.set_state(state["rng"].cpu())  # on another device it can be judged, not continued
+
+
+def begin(session: Session) -> None:
+    """Give an untrained agent what that of the experiment's `initial` run learned, where it names one.
+
+    Not the optimiser's moments, not replay, and no counts: what anneals begins anew. ConfigError where the
+    agents differ in kind or in size.
+    """
+    e, agent = session.experiment, session.agent
+    if e.initial is None:
+        return
+    _, other = restored(Path(e.initial), e.device)
+    ours, theirs, name = agent.state_dict(), other.agent.state_dict(), other.experiment.agent.name
+    modules = agent.named_modules() if isinstance(agent, nn.Module) else ()
+    passing = tuple(f"{module}." for module, m in modules if isinstance(m, OF_TRAINING))
+    learned = [k for k in ours if not k.startswith(passing) and k.rpartition(".")[2] not in COUNTS]
+    fits = all(k in theirs and ours[k].shape == theirs[k].shape for k in learned)
+    if name != e.agent.name or not fits:
+        raise ConfigError(
+            f"initial is {e.initial!r}, a run of {name!r}; allowed: one of {e.agent.name!r} with networks, "
+            "observations and actions of the same sizes"
+        )
+    agent.load_state_dict({k: theirs[k] if k in learned else ours[k] for k in ours})
 
 
 def restored(folder: Path, where: str | None = None) -> tuple[Run, Session]:

@@ -17,7 +17,7 @@ from metarl.runs import MetricsFile, Run
 from .config import TENSORBOARD, Experiment, build, override, read, to_yaml
 from .progress import Progress, TensorBoard
 from .report import write_report
-from .session import Session, assess, assess_also
+from .session import Session, assess, assess_also, begin
 
 ADAPTABLE = ("iterations",)  # what a resumed run may change
 
@@ -29,6 +29,7 @@ class Interrupted(Exception):
 def start(experiment: Experiment, out: Path, overwrite: bool = False) -> Run:
     """Train an experiment in a new run folder, then evaluate it and write its report."""
     session = Session(experiment)
+    begin(session)
     run = Run.create(out, to_yaml(session.experiment), overwrite)
     return proceed(run, session)
 
@@ -46,6 +47,8 @@ def resume(folder: Path, changes: dict[str, str]) -> Run:
         before, now = state["experiment"]["device"], session.experiment.device
         if before != now:
             raise RunError(f"device is {now!r}; allowed: {before!r}, on which the run was trained so far")
+    else:
+        begin(session)
     if session.iteration > session.experiment.iterations:
         wanted, done = session.experiment.iterations, session.iteration
         raise RunError(f"iterations is {wanted}; allowed: {done} or more, as many as the run has had")
