@@ -82,13 +82,6 @@ class Reptile(GradientLearner):
             params, memory = self.step(k, params, gradient, memory)
         return params
 
-    @torch.enable_grad()
-    def gradients(self, params: Params, x: Tensor, y: Tensor) -> Params:
-        """∇L_i(φ_i) of each task, [N, ...] each."""
-        params = [p.requires_grad_() for p in params]
-        losses = self.loss(self.network.run_each(params, x), y)
-        return [*torch.autograd.grad(losses.sum(), params)]
-
     @torch.no_grad()
     def meta_update(self, trial: Trial) -> dict[str, float]:
         """Move θ; all rounds but the last are learned from, and the last says how well they were."""
