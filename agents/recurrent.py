@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Several
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium as gym
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -49,6 +49,8 @@ class RecurrentConfig(PpoConfig):
     """What remembers: gru, lstm or transformer."""
     hidden: PositiveInt = 128
     """Width of the memory."""
+    memory_span: Annotated[int, Field(ge=3)] | None = None
+    """Steps that a gru or an lstm remembers at first, at most, as the length of a trial; none: about one."""
     transformer_blocks: PositiveInt = 2
     """Blocks of the transformer, where that is the memory."""
     previous_observation: bool = False
@@ -114,7 +116,13 @@ class Recurrent(Remembering, nn.Module, ABC):
         self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
         again = self.observed if config.previous_observation else 0
         self.memory = make_memory(
-            config.memory, self.width, config.hidden, rng, again, config.transformer_blocks
+            config.memory,
+            self.width,
+            config.hidden,
+            rng,
+            again,
+            config.transformer_blocks,
+            config.memory_span,
         )
 
     def make_actor_critic(

@@ -10,6 +10,12 @@ from .page import markdown
 Study = Mapping[str, Any]
 PROTOCOLS = ("5w1s", "5w5s", "20w1s", "20w5s")
 INDUCTIVE = "inductive batch norm"
+BY_WAY = (
+    "anneal",
+    "chunk_size",
+    "inner_batch",
+    "adapt_steps",
+)  # settings that follow from the number of classes
 
 # Accuracy in % on Omniglot, turned characters being classes, under each protocol, from the methods' papers
 PUBLISHED: dict[str, tuple[str, ...]] = {
@@ -30,8 +36,9 @@ there are several, else over episodes. 5w1s is five classes and a picture of eac
 trained once, or once for each number of classes where a line has two studies, and tested with more pictures.
 Seeds and minutes are those of each training. In parentheses stands the accuracy where the support set's
 statistics normalise the queries (inductive), not their own (transductive). All networks are four convolutions
-of 32 channels, trained for the minutes given, on one core: the published values are of longer trainings of
-larger networks. Chance is 20 % of five classes and 5 % of twenty; the ceiling is 100 %.
+of 32 channels (Reptile's of 64 on Omniglot's five classes), trained for the minutes given, on one core: the
+published values are of longer trainings of larger networks. Chance is 20 % of five classes and 5 % of twenty;
+the ceiling is 100 %.
 """
 
 
@@ -84,11 +91,13 @@ def rows(
 ) -> list[list[str]]:
     """The names in each line: trainings of one agent, with five and with twenty classes, stand in one.
 
-    They have the same settings, but for how long they last, and answer for other protocols.
+    They have the same settings, but for how long they last and how much they take at a time, and answer for
+    other protocols.
     """
 
     def settings(name: str) -> dict[str, Any]:
-        return {**studies[name]["settings"]["agent"], "anneal": None}
+        agent = studies[name]["settings"]["agent"]
+        return {key: value for key, value in agent.items() if key not in BY_WAY}
 
     def protocols(name: str) -> set[str]:
         return {protocol for pictures, protocol in scored[name] if pictures == own(studies[name])}

@@ -39,28 +39,47 @@ class Memory(Protocol):
 
 
 def make_memory(
-    kind: Kind, inputs: int, hidden: int, rng: Generator, again: int = 0, blocks: int = BLOCKS
+    kind: Kind,
+    inputs: int,
+    hidden: int,
+    rng: Generator,
+    again: int = 0,
+    blocks: int = BLOCKS,
+    span: int | None = None,
 ) -> Memory:
     """The memory of that kind, of `hidden` features; ConfigError where they cannot be shared among heads.
 
     With each input it reads the first `again` numbers of the input before once more. A transformer has so
-    many `blocks`.
+    many `blocks`; the gates of the others begin with memories of up to `span` steps.
     """
+    if kind == "transformer" and span is not None:
+        raise ConfigError(f"memory_span is {span}; allowed for a transformer, which has no gates: null")
     if kind == "transformer" and hidden % (2 * HEADS):
         raise ConfigError(f"hidden is {hidden}; allowed for a transformer: a multiple of {2 * HEADS}")
     width = inputs + again
     memory: Memory = (
         Transformer(width, hidden, rng, blocks)
         if kind == "transformer"
-        else Recurrent(kind, width, hidden, rng)
+        else Recurrent(kind, width, hidden, rng, span)
     )
     return Again(memory, again) if again else memory
 
 
 class Recurrent(nn.Module):
-    """torch's GRU (Cho et al. 2014) or LSTM (Hochreiter and Schmidhuber 1997), one layer."""
+    """torch's GRU (Cho et al. 2014) or LSTM (Hochreiter and Schmidhuber 1997), one layer.
 
-    def __init__(self, kind: Literal["gru", "lstm"], inputs: int, hidden: int, rng: Generator) -> None:
+    With a `span` T its units begin with memories of 1 to T steps ("chrono initialisation", Tallec and
+    Ollivier 2018, equation 16): b_forget = log(u), b_input = -b_forget, u uniform over [1, T - 1].
+    """
+
+    def __init__(
+        self,
+        kind: Literal["gru", "lstm"],
+        inputs: int,
+        hidden: int,
+        rng: Generator,
+        span: int | None = None,
+    ) -> None:
         super().__init__()
         self.hidden = hidden
         layer = {"gru": nn.GRU, "lstm": nn.LSTM}[kind]
@@ -74,6 +93,12 @@ class Recurrent(nn.Module):
                     nn.init.orthogonal_(gate, generator=rng)
             else:
                 nn.init.zeros_(p)
+        if span is not None:
+            kept = torch.empty(hidden, device=rng.device).uniform_(1, span - 1, generator=rng).log()
+            gates = self.layer.bias_ih_l0.data.view(-1, hidden)
+            gates[1] = kept  # an LSTM's are input, forget, cell, output; a GRU's reset, update, new
+            if kind == "lstm":
+                gates[0] = -kept
 
     def begin(self, batch: int) -> State:
         """Zeros."""

@@ -1,6 +1,7 @@
 """Memories: a sequence at once equals step by step, nothing looks ahead, and a still row stays as it is."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from metarl import ConfigError, Memory, MemoryKind, generator, make_memory
 
 KINDS: tuple[MemoryKind, ...] = ("gru", "lstm", "transformer")
 LENGTH, BATCH, INPUTS, HIDDEN = 7, 3, 2, 8
+ALWAYS = torch.ones(1, dtype=torch.bool)
 LONG = 70  # steps, after which a transformer has joined its recent ones to the others twice
 
 
@@ -104,6 +106,25 @@ def test_the_same_generator_gives_the_same_memory_and_no_other_is_used(kind: Mem
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert first.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_gates_begin_with_memories_of_one_to_so_many_steps(kind: MemoryKind) -> None:
+    span = 50
+    memory: Any = make_memory(kind, INPUTS, 400, generator(0), span=span)
+    for p in memory.parameters():
+        p.data[:] = 0 if p.dim() == 2 else p
+    _, state = memory.step(torch.zeros(1, INPUTS), tuple(torch.ones_like(s) for s in memory.begin(1)), ALWAYS)
+    kept = state[-1]  # σ(log u) = u / (1 + u) of what was there; what is new is 0
+    steps = 1 / (1 - kept)
+    assert steps.min() >= 2
+    assert steps.max() <= span
+    assert abs(steps.mean() - (1 + span / 2)) < 2  # 1 + u, of which the mean is 1 + span / 2
+
+
+def test_a_transformer_has_no_gates() -> None:
+    with pytest.raises(ConfigError, match=r"^memory_span is 9; allowed for a transformer"):
+        make_memory("transformer", INPUTS, HIDDEN, generator(0), span=9)
 
 
 def test_a_transformer_has_as_many_blocks_as_it_is_given() -> None:
