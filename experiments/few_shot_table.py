@@ -10,12 +10,8 @@ from .page import markdown
 Study = Mapping[str, Any]
 PROTOCOLS = ("5w1s", "5w5s", "20w1s", "20w5s")
 INDUCTIVE = "inductive batch norm"
-BY_WAY = (
-    "anneal",
-    "chunk_size",
-    "inner_batch",
-    "adapt_steps",
-)  # settings that follow from the number of classes
+# settings that may differ between an agent's trainings with five and with twenty classes
+BY_WAY = ("anneal", "chunk_size", "inner_batch", "adapt_steps")
 
 # Accuracy in % on Omniglot, turned characters being classes, under each protocol, from the methods' papers
 PUBLISHED: dict[str, tuple[str, ...]] = {
@@ -91,8 +87,7 @@ def rows(
 ) -> list[list[str]]:
     """The names in each line: trainings of one agent, with five and with twenty classes, stand in one.
 
-    They have the same settings, but for how long they last and how much they take at a time, and answer for
-    other protocols.
+    They have the same settings, but for those of BY_WAY, and answer for other protocols.
     """
 
     def settings(name: str) -> dict[str, Any]:

@@ -127,7 +127,10 @@ def begin(session: Session) -> None:
     e, agent = session.experiment, session.agent
     if e.initial is None:
         return
-    _, other = restored(Path(e.initial), e.device)
+    try:
+        _, other = restored(Path(e.initial), e.device)
+    except RunError as error:
+        raise ConfigError(f"initial is {e.initial!r}; allowed: a trained run's folder ({error})") from None
     ours, theirs, name = agent.state_dict(), other.agent.state_dict(), other.experiment.agent.name
     modules = agent.named_modules() if isinstance(agent, nn.Module) else ()
     passing = tuple(f"{module}." for module, m in modules if isinstance(m, OF_TRAINING))
