@@ -9,8 +9,10 @@ import torch
 
 from metarl import ConfigError
 from metarl.experiments import main
+from metarl.runs import Run
 
 config: Any = import_module("metarl.experiments.config")
+training: Any = import_module("metarl.experiments.training")
 sessions: Any = import_module("metarl.experiments.session")
 SMALL = {
     "bandit": ("--meta_batch_size=4", "--rounds=3 x 1", "--evaluation.rounds=3 x 1", "--agent.hidden=8"),
@@ -21,19 +23,20 @@ SMALL = {
 }
 
 
-def trained(experiment: str, out: Path, *settings: str) -> Path:
-    arguments = ["train", experiment, "--out", str(out), "--iterations=2", *SMALL[experiment], *settings]
-    assert main(arguments) == 0
-    return out
-
-
-def begun(experiment: str, initial: Path, **changes: str) -> Any:
-    """An untrained session that was given the agent of a run."""
+def begun(experiment: str, initial: Path | None, **changes: str) -> Any:
+    """An untrained session that was given the agent of a run, or of none."""
     settings = dict(word[2:].split("=", 1) for word in SMALL[experiment])
-    tree = config.override(config.read(experiment), settings | {"initial": str(initial)} | changes)
-    session = sessions.Session(config.build(tree))
+    settings |= {"iterations": "2", "initial": str(initial) if initial else "null"}
+    session = sessions.Session(config.build(config.override(config.read(experiment), settings | changes)))
     sessions.begin(session)
     return session
+
+
+def trained(experiment: str, out: Path, initial: Path | None = None) -> Path:
+    """A run of two iterations that was not judged."""
+    session = begun(experiment, initial)
+    training.learn(Run.create(out, config.to_yaml(session.experiment), overwrite=False), session)
+    return out
 
 
 @pytest.mark.parametrize("experiment", SMALL)
@@ -56,7 +59,7 @@ def test_it_begins_with_what_was_learned_and_not_with_what_is_of_the_training(
 
 def test_a_run_without_a_checkpoint_yet_resumes_from_the_same_beginning(tmp_path: Path) -> None:
     old = trained("bandit", tmp_path / "old")
-    out = trained("bandit", tmp_path / "new", f"--initial={old}")
+    out = trained("bandit", tmp_path / "new", old)
     whole = sessions.restored(out)[1].agent.state_dict()
     for path in (out / "checkpoints").glob("*.pt"):
         path.unlink()
@@ -64,7 +67,7 @@ def test_a_run_without_a_checkpoint_yet_resumes_from_the_same_beginning(tmp_path
     again = sessions.restored(out)[1].agent.state_dict()
     assert all(torch.equal(again[k], whole[k]) for k in whole)
     old.rename(tmp_path / "gone")  # which a trained run needs no more
-    assert main(["evaluate", str(out)]) == 0
+    sessions.restored(out)
 
 
 def test_agents_that_do_not_fit_are_refused(tmp_path: Path) -> None:
