@@ -5,7 +5,7 @@ cores share the chunks.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -139,13 +139,18 @@ class GradientLearner(FewShotLearner):
         support = Examples.of(rollout, self.classes)
 
         def some(params: Params, x: Tensor, y: Tensor) -> tuple[Params, tuple[Moments, ...]]:
-            phi, memory = params, Params()
-            for k in range(steps):
-                phi, memory = self.step(k, phi, self.gradients(phi, x, y), memory)
+            phi = self.descended(params, [Examples(x, y)] * steps)
             return phi, vmap(lambda phi, x: self.network.run(phi, x).moments)(phi, x)
 
         params, moments = self.over_tasks(some, belief.params, *support)
         return Belief(params, moments, belief.inductive)
+
+    def descended(self, params: Params, batches: Iterable[Examples]) -> Params:
+        """φ of N tasks, [N, ...] each, after a step on each of some batches, from given parameters."""
+        memory = Params()
+        for k, batch in enumerate(batches):
+            params, memory = self.step(k, params, self.gradients(params, *batch), memory)
+        return params
 
     @torch.enable_grad()
     def gradients(self, params: Params, x: Tensor, y: Tensor) -> Params:

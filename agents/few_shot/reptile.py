@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl import STRICT, Trial
 
 from .gradient import GradientConfig, GradientLearner, Params
+from .learner import Examples
 
 BETA2, EPS = 0.999, 1e-8
 
@@ -75,12 +76,9 @@ class Reptile(GradientLearner):
 
     def trained(self, x: Tensor, y: Tensor, places: Tensor) -> Params:
         """φ of N tasks, [N, ...] each: a step on each of the minibatches whose places [N, K, B] are given."""
-        params, memory = [p.detach().expand(len(x), *p.shape) for p in self.network.params], Params()
+        theta = [p.detach().expand(len(x), *p.shape) for p in self.network.params]
         tasks = torch.arange(len(x), device=x.device).unsqueeze(1)
-        for k, place in enumerate(places.unbind(1)):
-            gradient = self.gradients(params, x[tasks, place], y[tasks, place])
-            params, memory = self.step(k, params, gradient, memory)
-        return params
+        return self.descended(theta, (Examples(x[tasks, at], y[tasks, at]) for at in places.unbind(1)))
 
     @torch.no_grad()
     def meta_update(self, trial: Trial) -> dict[str, float]:
