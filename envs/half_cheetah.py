@@ -69,14 +69,23 @@ class HalfCheetah(Locomotion):
 class HalfCheetahWithTorso(HalfCheetah):
     """The same, which also observes where the torso's frame is, its absolute x included: 20 in all.
 
-    As with mujoco-py, which calls no mj_forward after a step, that place is one substep (0.01 s) old.
+    As with mujoco-py, which calls no mj_forward after a step, that place is one substep (0.01 s) old:
+    p - v dt, as positions have moved by the velocity that the substep left.
     """
 
+    def _prepare(self, tasks: int, episodes: int) -> None:
+        super()._prepare(tasks, episodes)
+        now = torch.zeros(18, 3)  # (x, 0, z) of a state (x, z, ..., x', z', ...)
+        now[0, 0] = now[1, 2] = 1
+        self._now = now.to(self._physics.qpos)
+        self._before = self._now - self.model.opt.timestep * self._now.roll(9, 0)
+        self._origin = self._now.new_tensor([0.0, 0.0, HEIGHT])
+
     def _observe(self) -> tuple[Tensor, ...]:
-        qpos, qvel = self._physics.qpos, self._physics.qvel
-        since = self.model.opt.timestep * (self._time > 0)
-        x, z = (qpos[:, :2] - since[:, None] * qvel[:, :2]).unbind(-1)
-        return *super()._observe(), torch.stack([x, torch.zeros_like(x), z + HEIGHT], -1)
+        torso = torch.addmm(self._origin, self._physics.state, self._before)
+        if self._new is not None:
+            torso = torch.where(self._new, torch.addmm(self._origin, self._physics.state, self._now), torso)
+        return self._physics.state[:, 1:], torso
 
 
 class HalfCheetahOfRllab(HalfCheetah):

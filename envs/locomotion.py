@@ -41,6 +41,7 @@ class Locomotion(ABC):
     view = "velocity"  # how a report draws an episode: velocity over time
     task_space: tuple[TaskParameter, ...]
     _physics: Physics
+    _new: Tensor | None = None  # which episodes have yet to make a step, [n, 1], bool; none: all made one
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -64,7 +65,7 @@ class Locomotion(ABC):
 
     def _control(self, action: Tensor) -> Tensor:
         """The actuators' controls, [n, nu], for actions in [-1, 1]."""
-        return action * self._torque
+        return action if self._unit else action * self._torque
 
     @abstractmethod
     def _start(self, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -126,7 +127,9 @@ class Locomotion(ABC):
             for name in self.reads:
                 self._physics.read(name)  # from now on each reset and step refreshes it
             self._torque = torch.from_numpy(self.reach).to(self._physics.qpos)
-        self._time = torch.zeros(n, dtype=torch.long, device=self._physics.qpos.device)
+            self._unit = bool((self.reach == 1).all())
+        self._clock = 0
+        self._began = torch.zeros(n, dtype=torch.long, device=self._physics.qpos.device)
 
     def restart(self, ended: Tensor, tasks: Tasks, rng: Generator) -> Tensor:
         """Start the episodes that a mask [N, E] marks anew; all observations, [N, E, O].
@@ -140,41 +143,45 @@ class Locomotion(ABC):
         qpos, qvel = (x.to(physics.qpos)[rows] for x in self._start(physics.n, rng))
         initial = torch.from_numpy(self.model.qpos0).to(physics.qpos)
         physics.reset(initial + qpos, qvel, rows)
-        self._time[rows] = 0
+        self._began[rows] = self._clock
+        self._new = self._time[:, None] == 0
         self.velocity = self._by_task(self._velocity(self._position()))
         return self._observation()
 
     def step(self, action: Tensor) -> Outcome:
         """Hold the torques for one step, then see how the robot has moved."""
         before, physics = self._position().clone(), self._physics
-        control = action.detach().flatten(0, 1).to(physics.qpos) / self.action_scale
-        control = self._control(control.clamp_(-1, 1))
-        diverged = self._by_task(physics.step(control, self.substeps))
-        self._time += 1
+        control = action.detach().flatten(0, 1).to(physics.qpos)
+        if self.action_scale != 1:
+            control = control / self.action_scale
+        control = self._control(control.clamp(-1, 1))
+        diverged = physics.step(control, self.substeps)
+        self._clock, self._new = self._clock + 1, None
         self.velocity = self._by_task(self._velocity(before))
-        cost = self.control_cost * self._by_task(control.square().sum(-1))
-        reward = self._progress() + self.bonus - cost
+        reward = self._progress()
+        if self.bonus:
+            reward = reward + self.bonus
+        if self.control_cost:
+            reward = reward.sub(self._by_task(control.square().sum(-1)), alpha=self.control_cost)
         if diverged.any():
             # What breaks the simulation stands still for the rest, lest a policy that does look perfect;
             # where standing pays, it earns nothing, lest it look better than one that falls.
             still = self._standing(self.params[:, 0])[:, None].clamp(max=0)
-            reward = torch.where(diverged, (self.horizon + 1 - self._by_task(self._time)) * still, reward)
+            rest = self._by_task(self.horizon + 1 - self._time)
+            reward = torch.where(self._by_task(diverged), rest * still, reward)
         reward = reward.to(torch.get_default_dtype())
         fallen = self._fallen()
-        ended = diverged if fallen is None else diverged | self._by_task(fallen)
+        ended = self._by_task(diverged if fallen is None else diverged | fallen)
         return Outcome(self._observation(), reward, ended, torch.zeros_like(reward))
 
+    @property
+    def _time(self) -> Tensor:
+        """Steps since each episode began, [n]."""
+        return self._clock - self._began
+
     def _observation(self) -> Tensor:
-        """The parts of what the robots feel in one tensor, [N, E, O], rounded as they are written."""
-        parts = self._observe()
-        obs = parts[0].new_empty(
-            self._physics.n, *self.observation_space.shape, dtype=torch.get_default_dtype()
-        )
-        end = 0
-        for part in parts:
-            start, end = end, end + part.shape[1]
-            obs[:, start:end] = part
-        return self._by_task(obs)
+        """The parts of what the robots feel in one tensor, [N, E, O], rounded."""
+        return self._by_task(torch.cat(self._observe(), 1).to(torch.get_default_dtype()))
 
     @abstractmethod
     def _standing(self, params: Tensor) -> Tensor:
@@ -186,7 +193,7 @@ class Locomotion(ABC):
         return self._by_task(self._physics.qpos).clone()
 
     def _by_task(self, x: Tensor) -> Tensor:
-        return x.unflatten(0, self._shape)
+        return x.view(*self._shape, *x.shape[1:])
 
     # --- floors and ceilings
 

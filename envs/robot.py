@@ -122,7 +122,7 @@ class Robot(Locomotion):
         return (self._rotation()[:, 2] * self._up).sum(-1).clamp(-1, 1)
 
     def _fallen(self) -> Tensor:
-        end, fallen = self.config.terminate, torch.zeros_like(self._time, dtype=torch.bool)
+        end, fallen = self.config.terminate, torch.zeros_like(self._began, dtype=torch.bool)
         if end.height:
             height = self._physics.read("xpos")[:, self._root, 2]
             fallen = fallen | (height < end.height[0]) | (height > end.height[1])
@@ -154,7 +154,8 @@ class Robot(Locomotion):
 
     def _sensed(self) -> Tensor:
         """All sensors, 0 before the first step: many tell forces, and so how heavy the robot is."""
-        return self._physics.read("sensordata") * (self._time > 0)[:, None]
+        sensed = self._physics.read("sensordata")
+        return sensed if self._new is None else sensed.masked_fill(self._new, 0.0)
 
     def _observe(self) -> tuple[Tensor, ...]:
         """What `observe` lists, one after the other."""

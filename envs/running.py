@@ -36,7 +36,7 @@ class GoalVelocity(Locomotion):
         return np.linspace(self.fastest, self.accepted, n + 1)[1:, None]
 
     def _progress(self) -> Tensor:
-        return -(self.speed() - self.params[..., 0]).abs()
+        return (self.speed() - self.params[..., 0]).abs_().neg_()
 
     def _standing(self, params: Tensor) -> Tensor:
         return self.bonus - params[:, 0]

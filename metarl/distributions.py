@@ -28,7 +28,7 @@ class Gaussian(NamedTuple):
     def sample(self, rng: Generator) -> Tensor:
         """μ + σ ε, [..., A]."""
         noise = torch.empty_like(self.mean).normal_(generator=rng)
-        return self.mean + self.log_std.exp() * noise
+        return torch.addcmul(self.mean, self.log_std.exp(), noise)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Σ_j -½ ((a_j - μ_j) / σ_j)² - log σ_j - ½ log 2π, over the action's dimensions."""

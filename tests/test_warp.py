@@ -190,7 +190,9 @@ def test_fresh_arrays_describe_the_state_after_the_step() -> None:
         assert torch.equal(torso, both[0].qpos[:, 0])  # the root's x: a stale one would be a substep behind
 
 
-@pytest.mark.parametrize("name", ["half-cheetah-vel/maml2017", "hopper-params/pearl2019"])
+@pytest.mark.parametrize(
+    "name", ["half-cheetah-vel/maml2017", "half-cheetah-vel/pearl2019", "hopper-params/pearl2019"]
+)
 def test_families_play_and_learn_on_it_as_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mujoco_warp", reason="needs the extra gpu: pip install 'metarl-suite[gpu]'")
     reference = make(name)

@@ -22,6 +22,10 @@ class Physics(Protocol):
     qpos: Tensor  # [n, nq]
     qvel: Tensor  # [n, nv]
 
+    @property
+    def state(self) -> Tensor:
+        """Positions and velocities side by side, [n, nq + nv]."""
+
     def reset(self, qpos: Tensor, qvel: Tensor, ids: Tensor | None = None) -> None:
         """Start all simulations afresh, or those of a mask [n] or of sorted ids, from one row each.
 

@@ -127,6 +127,11 @@ class WarpPhysics:
         stream = self._wp.stream_from_torch(torch.cuda.current_stream(self._device)) if cuda else None
         self._wp.capture_launch(self._graphs[work], stream)
 
+    @property
+    def state(self) -> Tensor:
+        """Positions and velocities side by side, [n, nq + nv]."""
+        return torch.cat([self.qpos, self.qvel], -1)
+
     def reset(self, qpos: Tensor, qvel: Tensor, ids: Tensor | None = None) -> None:
         """Forget everything, the solver's warm start included, then write positions and velocities."""
         self._check_capacity()
@@ -150,7 +155,7 @@ class WarpPhysics:
         sound = (control.abs() <= HUGE).all(-1).to(self._device)
         self._control.copy_(control).masked_fill_(~sound[:, None], 0.0)
         self._run(*[self._substep] * substeps, *[self._renew] * self._fresh)
-        fine = torch.cat([self.qpos, self.qvel], -1).abs().amax(-1) <= HUGE
+        fine = self.state.abs().amax(-1) <= HUGE
         self._mask.copy_(~fine)
         self._run(self._clear)
         for array in self._derived.values():
