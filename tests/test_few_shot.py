@@ -282,6 +282,44 @@ def test_a_step_of_reptiles_descent_is_along_the_gradient() -> None:
     assert not memory
 
 
+def test_reptile_may_take_other_steps_in_evaluation_and_trains_the_same() -> None:
+    family, rng = make(TWO), generator(0)
+    support = run_trial(
+        family, few("reptile", family), family.sample_tasks(2, "train", rng), (4,), rng
+    ).rounds[0]
+    apart = {}
+    for lr in (None, 0.3, 0.1):
+        agent = few(
+            "reptile", family, inner_lr=0.3, adapt_lr=lr, inner_optimizer="sgd", outer_optimizer="adam"
+        )
+        apart[lr] = agent.adapt_by(agent.begin(2, 4), support, 1).params[0] - agent.network.params[0]
+        agent.train()
+        trial = run_trial(family, agent, family.sample_tasks(2, "train", generator(1)), (4, 4), generator(1))
+        agent.meta_update(trial)
+        apart[lr, "trained"] = agent.network.params[0]
+    assert torch.equal(apart[None], apart[0.3])
+    assert torch.allclose(apart[0.1], apart[0.3] / 3, atol=1e-6)
+    assert torch.equal(apart[0.1, "trained"], apart[0.3, "trained"])
+
+
+def test_reptiles_queries_are_inductively_normalised_with_the_support_set_each_alone() -> None:
+    family, rng = make(TWO), generator(0)
+    agent = few("reptile", family, batch_norm="inductive", chunk_size=2)
+    tasks = family.sample_tasks(3, "train", rng)
+    support, query = run_trial(family, agent, tasks, (4, 10), rng).rounds
+    belief = agent.adapt(agent.begin(3, 4), support)
+    x = query.obs[0]
+    said = agent.predict(belief, x)
+    for n, params in enumerate(zip(*belief.params, strict=True)):
+        for q in range(10):
+            together = torch.cat([support.obs[0, n], x[n, q : q + 1]])
+            assert torch.allclose(said[n, q], agent.network.run(params, together).value[-1], atol=1e-4)
+    x = torch.cat([x[:, :1], x[:, 1:].flip(1).roll(1, 0)], 1)  # other queries beside the first
+    assert torch.allclose(agent.predict(belief, x)[:, 0], said[:, 0], atol=1e-5)
+    curves = few("reptile", make("sinusoid/maml2017"), batch_norm="inductive")
+    assert not curves.variants(curves.begin(1, 1)), "curves are not normalised"
+
+
 def test_a_step_of_reptiles_adam_is_torchs() -> None:
     agent = few("reptile", make(TWO), inner_lr=0.01)
     p = torch.randn(4, generator=generator(3)).requires_grad_()

@@ -23,6 +23,7 @@ from metarl.networks import Pooling
 from .learner import Examples, FewShotLearner, LearnerConfig
 
 Params = list[Tensor]
+Rule = Callable[[int, Params, Params, Params], tuple[Params, Params]]  # see GradientLearner.step
 HEAD = 2  # parameters of the last layer, its weight and its bias
 CHUNK = {True: 8, False: 64}  # tasks whose activations fit a core's cache, of pictures and of curves
 
@@ -48,10 +49,10 @@ class GradientConfig(LearnerConfig):
 
 
 class Belief(NamedTuple):
-    """What is known of each task: its adapted parameters, and the moments of its support set."""
+    """What is known of each task: its adapted parameters, and what may normalise its queries."""
 
     params: Params  # [N, *shape] each
-    moments: tuple[Moments, ...]  # [N, F] each; none before any data
+    reference: tuple[Any, ...]  # of the support set, as its moments; none before any data
     inductive: bool
 
 
@@ -95,6 +96,10 @@ class GradientLearner(FewShotLearner):
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
         """φ_{k+1} from φ_k and ∇L(φ_k), and what the rule remembers of its steps; nothing at first."""
 
+    def adapt_step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
+        """The same in evaluation."""
+        return self.step(k, params, gradient, memory)
+
     @property
     def by_gradient(self) -> bool:
         """Whether its return may be drawn against the number of steps."""
@@ -118,6 +123,14 @@ class GradientLearner(FewShotLearner):
                 said.append(output.value)
         return Adapted(params, said[0])
 
+    def reference(self, params: Params, x: Tensor) -> tuple[Any, ...]:
+        """What of one task's support set normalises its queries, where they do not do so themselves."""
+        return self.network.run(params, x).moments
+
+    def inductive(self, params: Params, reference: tuple[Any, ...], x: Tensor) -> Tensor:
+        """What one task's network says, no query changing what it says of another."""
+        return self.network.run(params, x, reference).value
+
     # --- the agent's side of a trial
 
     def begin(self, tasks: int, episodes: int) -> Belief:
@@ -135,21 +148,21 @@ class GradientLearner(FewShotLearner):
 
     @torch.no_grad()
     def adapt_by(self, belief: Belief, rollout: Rollout, steps: int) -> Belief:
-        """The same with another number of steps, for curves against it; 0 measures the moments alone."""
+        """The same with another number of steps, for curves against it; 0 looks at the support set alone."""
         support = Examples.of(rollout, self.classes)
 
-        def some(params: Params, x: Tensor, y: Tensor) -> tuple[Params, tuple[Moments, ...]]:
-            phi = self.descended(params, [Examples(x, y)] * steps)
-            return phi, vmap(lambda phi, x: self.network.run(phi, x).moments)(phi, x)
+        def some(params: Params, x: Tensor, y: Tensor) -> tuple[Params, tuple[Any, ...]]:
+            phi = self.descended(params, [Examples(x, y)] * steps, self.adapt_step)
+            return phi, vmap(self.reference)(phi, x)
 
-        params, moments = self.over_tasks(some, belief.params, *support)
-        return Belief(params, moments, belief.inductive)
+        params, reference = self.over_tasks(some, belief.params, *support)
+        return Belief(params, reference, belief.inductive)
 
-    def descended(self, params: Params, batches: Iterable[Examples]) -> Params:
+    def descended(self, params: Params, batches: Iterable[Examples], step: Rule) -> Params:
         """φ of N tasks, [N, ...] each, after a step on each of some batches, from given parameters."""
         memory = Params()
         for k, batch in enumerate(batches):
-            params, memory = self.step(k, params, self.gradients(params, *batch), memory)
+            params, memory = step(k, params, self.gradients(params, *batch), memory)
         return params
 
     @torch.enable_grad()
@@ -162,19 +175,17 @@ class GradientLearner(FewShotLearner):
     @torch.no_grad()
     def predict(self, belief: Belief, x: Tensor) -> Tensor:
         """What each task's network says."""
-        given = belief.moments if belief.inductive else ()
-
-        def one(params: Params, given: Any, x: Tensor) -> Tensor:
-            return self.network.run(params, x, given).value
-
-        said: Tensor = self.over_tasks(
-            vmap(one, in_dims=(0, 0 if given else None, 0)), belief.params, given, x
-        )
+        params, reference, inductive = belief
+        if inductive and reference:
+            found = self.over_tasks(vmap(self.inductive), params, reference, x)
+        else:
+            found = self.over_tasks(vmap(lambda *given: self.network.run(*given).value), params, x)
+        said: Tensor = found
         return said
 
     def variants(self, belief: Belief) -> dict[str, Belief]:
         """The other way to normalise queries."""
-        if not belief.moments:
+        if not belief.reference:
             return {}
         name = "transductive" if belief.inductive else "inductive"
         return {f"{name} batch norm": belief._replace(inductive=not belief.inductive)}

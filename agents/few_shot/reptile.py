@@ -4,12 +4,13 @@
 as in the published code, or of gradient descent. Or Adam takes θ - φ for a gradient, as section 3 there says.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.func import vmap
 
 from metarl import STRICT, Trial
 
@@ -17,6 +18,7 @@ from .gradient import GradientConfig, GradientLearner, Params
 from .learner import Examples
 
 BETA2, EPS = 0.999, 1e-8
+QUERIES = 8  # to normalise at a time, each with a support set of its own
 
 
 class Reptile(GradientLearner):
@@ -34,6 +36,8 @@ class Reptile(GradientLearner):
         """What moves φ: Adam with β_1 = 0, or gradient descent."""
         inner_lr: PositiveFloat = 1e-3
         """Size of an inner step."""
+        adapt_lr: PositiveFloat | None = None
+        """The same in evaluation; none: as in training."""
         inner_steps: PositiveInt = 5
         inner_batch: PositiveInt = 10
         """Examples in each of the inner steps in training, of all classes alike; all in evaluation."""
@@ -46,17 +50,40 @@ class Reptile(GradientLearner):
             super().optimise()
 
     def step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
+        """One on a minibatch."""
+        return self.moved(self.config.inner_lr, k, params, gradient, memory)
+
+    def adapt_step(self, k: int, params: Params, gradient: Params, memory: Params) -> tuple[Params, Params]:
+        """One on the support set."""
+        return self.moved(self.config.adapt_lr or self.config.inner_lr, k, params, gradient, memory)
+
+    def moved(
+        self, lr: float, k: int, params: Params, gradient: Params, memory: Params
+    ) -> tuple[Params, Params]:
         """φ ← φ - α g, or v ← β_2 v + (1 - β_2) g², φ ← φ - α g / (√(v / (1 - β_2^k)) + ε)."""
         if self.config.inner_optimizer == "sgd":
-            return [p - self.config.inner_lr * g for p, g in zip(params, gradient, strict=True)], memory
+            return [p - lr * g for p, g in zip(params, gradient, strict=True)], memory
         old = memory or [torch.zeros_like(g) for g in gradient]
         memory = [BETA2 * v + (1 - BETA2) * g.square() for v, g in zip(old, gradient, strict=True)]
         unbiased = 1 - BETA2 ** (k + 1)
         moved = (
-            p - self.config.inner_lr * g / ((v / unbiased).sqrt() + EPS)
+            p - lr * g / ((v / unbiased).sqrt() + EPS)
             for p, g, v in zip(params, gradient, memory, strict=True)
         )
         return [*moved], memory
+
+    def reference(self, params: Params, x: Tensor) -> tuple[Any, ...]:
+        """The support set itself, where the network normalises."""
+        return (x,) if super().reference(params, x) else ()
+
+    def inductive(self, params: Params, reference: tuple[Any, ...], x: Tensor) -> Tensor:
+        """Each query is normalised together with the support set, as in the published code."""
+
+        def alone(query: Tensor) -> Tensor:
+            return self.network.run(params, torch.cat([*reference, query.unsqueeze(0)])).value[-1]
+
+        said: Tensor = vmap(alone, chunk_size=QUERIES)(x)
+        return said
 
     def minibatches(self, y: Tensor) -> Tensor:
         """Places of each step's examples [N, K, B]: in turn, each used as often as any other, and each class.
@@ -78,7 +105,8 @@ class Reptile(GradientLearner):
         """φ of N tasks, [N, ...] each: a step on each of the minibatches whose places [N, K, B] are given."""
         theta = [p.detach().expand(len(x), *p.shape) for p in self.network.params]
         tasks = torch.arange(len(x), device=x.device).unsqueeze(1)
-        return self.descended(theta, (Examples(x[tasks, at], y[tasks, at]) for at in places.unbind(1)))
+        batches = (Examples(x[tasks, at], y[tasks, at]) for at in places.unbind(1))
+        return self.descended(theta, batches, self.step)
 
     @torch.no_grad()
     def meta_update(self, trial: Trial) -> dict[str, float]:
