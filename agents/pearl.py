@@ -3,16 +3,20 @@
 An encoder infers a posterior over an embedding z of the task from the transitions seen so far. A policy
 given z acts for a whole episode on one sample, so that it explores as posterior sampling does. Soft
 actor-critic trains all of it from replay, the encoder by the critics' loss and the information bottleneck.
+
+Ours are three choices for rewards that have to be found: samples that start from the embeddings of trained
+tasks, and sweep through the posterior, and contexts that tell in training what only training may know.
 """
 
 from collections.abc import Sequence as Several
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import gymnasium as gym
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from metarl import (
     SAC_METRICS,
@@ -24,19 +28,24 @@ from metarl import (
     Step,
     Transitions,
     Trial,
+    require_target,
     steps_of,
     unroll,
 )
 
 from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, remember
+from .sweep import Course, perpendicular
 from .task_encoder import Evidence, TaskEncoder, TaskEncoderConfig
 
 
 class Belief(NamedTuple):
-    """What the context says of each task, and the embeddings that the present episodes act on."""
+    """What the context says of each task, and the samples z = μ + σ ε that the present episodes act on."""
 
     evidence: Evidence  # [N, Z] each
-    z: Tensor | None  # [N, E, Z], held until the round is over; none before its first step
+    mean: Tensor  # μ of the posterior, [N, Z]
+    std: Tensor  # σ, [N, Z]
+    course: Course | None  # none before the first step
+    steps: int  # of the present episodes so far
 
 
 class PearlDraw(NamedTuple):
@@ -44,6 +53,7 @@ class PearlDraw(NamedTuple):
 
     batch: Draw
     context: Tensor  # [M, C, I]
+    informed: Tensor  # [M, 1], 1 where it tells a reward, or the target; 0: nothing can be known
     noise: Tensor  # [M, Z]
 
 
@@ -58,6 +68,15 @@ class Pearl(OffPolicy):
         """Steps from which each task's posterior is inferred in a gradient step."""
         context_capacity: PositiveInt = 1000
         """Steps of a task's latest trial, but for its last round, from which they are drawn."""
+        told_contexts: Annotated[float, Field(ge=0, le=1)] = 0.0
+        """Share of contexts that tell the target as the reward; of the others, those without any reward then
+        train the bottleneck alone."""
+        explore_from: Literal["prior", "tasks"] = "prior"
+        """Where exploring episodes' samples start: the prior's noise, or embeddings of training tasks."""
+        sweep: NonNegativeFloat = 0.0
+        """Radians by which each step of exploration turns the sample through the posterior; 0: it is held."""
+        sweep_after: NonNegativeInt = 0
+        """Steps of each episode in which it is held, to go where it starts."""
 
     def __init__(
         self,
@@ -68,11 +87,18 @@ class Pearl(OffPolicy):
     ) -> None:
         self.config: Pearl.Config = config or self.Config()
         c = self.config
+        if c.sweep and c.latent_dim < 2:
+            raise ConfigError(
+                f"agent.sweep is {c.sweep} with latent_dim 1; allowed: 0, or latent_dim 2 or more"
+            )
         super().__init__(observation_space, action_space, rng, c)
         self.context = self.make_replay(c.replay_tasks, c.context_capacity)
         inputs = self.observed * (1 + c.next_obs_in_context) + self.acted + 1
         self.encoder = TaskEncoder(inputs, c, rng)
         self.make_learner(self.observed + c.latent_dim)
+        if c.explore_from == "tasks":
+            self.register_buffer("codes", self.middle.new_zeros(c.replay_tasks, c.latent_dim))  # 0: none yet
+        self.codes: Tensor
 
     # --- the agent's side of a trial
 
@@ -86,26 +112,61 @@ class Pearl(OffPolicy):
     def begin(self, tasks: int, episodes: int) -> Belief:
         """The prior."""
         zero = self.middle.new_zeros(tasks, self.config.latent_dim)
-        return Belief(Evidence(zero, zero), None)
+        return self.believed(Evidence(zero, zero))
+
+    def believed(self, evidence: Evidence) -> Belief:
+        """The posterior by this evidence, before an episode."""
+        q = self.encoder.posterior(evidence)
+        return Belief(evidence, q.mean, q.log_std.exp(), None, 0)
 
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
-        """Sample z for each episode as it begins, or take the posterior's mean; then act on it."""
-        z = belief.z
-        if z is None:
-            q, episodes = self.encoder.posterior(belief.evidence), step.reward.shape[1]
-            z = q.mean.unsqueeze(1).expand(-1, episodes, -1)
-            if explore:
-                z = z + q.log_std.exp().unsqueeze(1) * self.normal(*z.shape)
+        """Act on a sample z of the posterior, drawn for each episode as it begins, or on the mean."""
+        c, course = self.config, belief.course
+        z = belief.mean.unsqueeze(1).expand(*step.reward.shape, -1)
+        if explore:
+            if course is None or course.arm.shape != z.shape:
+                course = self.start(z.shape)
+            elif c.sweep and belief.steps > c.sweep_after:
+                course = course.turned(c.sweep)
+            z = z + belief.std.unsqueeze(1) * self.noise(course)
         policy = self.sac.policy(torch.cat([step.obs, z], -1))
-        return self.acting(policy, explore), belief._replace(z=z)
+        return self.acting(policy, explore), belief._replace(course=course, steps=belief.steps + 1)
 
     @torch.no_grad()
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """q(z | c) with all of the round's transitions joining the context."""
+        """q(z | c) with all of the round's transitions joining the context; a sweep goes on where it is."""
         steps = Transitions.of(steps_of([rollout]), rollout.reward.shape[1])
         said = self.encoder(self.seen(steps))
         valid = steps.valid.unsqueeze(-1)
-        return Belief(belief.evidence.plus(Evidence(*(x * valid for x in said)).sum(1)), None)
+        found = self.believed(belief.evidence.plus(Evidence(*(x * valid for x in said)).sum(1)))
+        return found._replace(course=belief.course) if self.config.sweep else found
+
+    def start(self, shape: torch.Size) -> Course:
+        """Where each exploring episode begins, [N, E, Z]: at noise, or in the direction of an embedding."""
+        known = self.known()
+        if len(known):
+            arm = known[self.integers(len(known), *shape[:-1])] - known.mean(0)
+        else:
+            arm = self.normal(*shape)
+        return Course(arm, perpendicular(arm, self.normal(*shape)) if self.config.sweep else arm)
+
+    def noise(self, course: Course) -> Tensor:
+        """ε, [N, E, Z], of z = μ + σ ε: standard normal, or the known embedding that lies in its direction.
+
+        The prior's is turned as it is, and so stays standard normal. Embeddings fill less of their space: a
+        turn around their middle passes by one after the other, however far from it each of them lies.
+        """
+        known = self.known()
+        if not len(known):
+            return course.arm
+        directions = F.normalize(known - known.mean(0), dim=-1)  # [K, Z]
+        return known[(course.arm @ directions.mT).argmax(-1)]
+
+    def known(self) -> Tensor:
+        """The embeddings of the tasks of training from which it explores, [K, Z]."""
+        if self.config.explore_from == "prior":
+            return self.middle.new_empty(0, self.config.latent_dim)
+        return self.codes[self.codes.any(-1)]
 
     @torch.no_grad()
     def posterior(self, trial: Trial) -> tuple[Tensor, Tensor]:
@@ -127,6 +188,8 @@ class Pearl(OffPolicy):
 
     def store(self, trial: Trial) -> Tensor:
         """All rounds into replay; those before the last are the tasks' new context."""
+        if self.config.told_contexts:
+            require_target(torch.stack([r.target.abs().sum() for r in trial.rounds]))
         slots = super().store(trial)
         self.context.clear(slots)
         for rollout in trial.rounds[:-1]:
@@ -140,9 +203,29 @@ class Pearl(OffPolicy):
 
     def draw(self, slots: Tensor) -> PearlDraw:
         """Transitions of each task from replay, and a context from its latest trial."""
+        told = round(self.config.told_contexts * len(slots))
+        steps = self.context_of(slots, told)
+        informed = (steps.reward != 0).any(1, keepdim=True).to(steps.reward.dtype)
+        batch = self.transitions(slots)
+        noise = self.normal(len(slots), self.config.latent_dim)
+        return PearlDraw(batch, self.seen(steps), informed, noise)
+
+    def context_of(self, slots: Tensor, told: int) -> Transitions:
+        """Steps of the latest trials of tasks, [M, C, ...]; those of the first `told` tell the target."""
         rows = self.context.draw(slots, self.config.context_size, self.rng)
-        context = self.seen(Transitions.unpack(rows, self.observed, self.acted))
-        return PearlDraw(self.transitions(slots), context, self.normal(len(slots), self.config.latent_dim))
+        steps = Transitions.unpack(rows, self.observed, self.acted)
+        if not told:
+            return steps
+        return steps._replace(reward=torch.cat([steps.target[:told], steps.reward[told:]]))
+
+    def learn(self) -> dict[str, float]:
+        """Gradient steps; and then, what the tasks of training are embedded as."""
+        found = super().learn()
+        if self.config.explore_from == "tasks":
+            slots = self.context.filled
+            steps = self.context_of(slots, len(slots) if self.config.told_contexts else 0)
+            self.codes[slots] = self.inferred(self.seen(steps)).mean
+        return found
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -159,7 +242,10 @@ class Pearl(OffPolicy):
         z = q.mean + q.log_std.exp() * draw.noise
         steps = draw.batch.steps
         x, next_x = (with_z(obs, z) for obs in (steps.obs, steps.next_obs))
-        total, said = self.sac.loss(self.experience(draw.batch, x, next_x))
+        experience = self.experience(draw.batch, x, next_x)
+        if self.config.told_contexts:
+            experience = experience._replace(weight=experience.weight * draw.informed)
+        total, said = self.sac.loss(experience)
         kl = self.encoder.divergence(q).sum()
         return total + self.config.kl_weight * kl, torch.cat([said, (kl / self.config.update_tasks)[None]])
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from metarl import STRICT, Gaussian, linear
 
 LEAST_VARIANCE = 1e-7
+UNSURE, MOST = -5.0, 9.0  # log precision of an untrained step, and the most that one may have
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -27,8 +28,9 @@ class TaskEncoderConfig:
     """Dimensions of the task's embedding z."""
     encoder_layers: tuple[PositiveInt, ...] = (200, 200, 200)
     """Widths of the encoder's layers."""
-    pooling: Literal["product", "mean"] = "product"
-    """How a context's steps are joined: a product of Gaussians, or the mean of embeddings without noise."""
+    pooling: Literal["product", "posterior", "mean"] = "product"
+    """How a context's steps are joined: a product of Gaussians; the same with the prior as one of them, so
+    that steps may tell nothing; or the mean of embeddings without noise."""
     next_obs_in_context: bool = False
     """Whether a step of the context tells where it led: needed where tasks differ in their dynamics."""
     kl_weight: NonNegativeFloat = 0.1
@@ -55,7 +57,8 @@ class TaskEncoder(nn.Module):
 
     def __init__(self, inputs: int, config: TaskEncoderConfig, rng: Generator) -> None:
         super().__init__()
-        self.product = config.pooling == "product"
+        self.pooling = config.pooling
+        self.product = config.pooling != "mean"
         sizes = [inputs, *config.encoder_layers]
         layers = [[linear(a, b, rng), nn.ReLU(inplace=True)] for a, b in pairwise(sizes)]
         said = config.latent_dim * (1 + self.product)
@@ -67,12 +70,17 @@ class TaskEncoder(nn.Module):
         if not self.product:
             return Evidence(torch.ones_like(found), found)
         mean, raw = found.chunk(2, -1)
-        precision = 1 / F.softplus(raw).clamp(min=LEAST_VARIANCE)
+        if self.pooling == "posterior":
+            precision = (raw + UNSURE).clamp(max=MOST).exp()
+        else:
+            precision = 1 / F.softplus(raw).clamp(min=LEAST_VARIANCE)
         return Evidence(precision, mean * precision)
 
     def posterior(self, evidence: Evidence) -> Gaussian:
         """q(z | c), [..., Z]; the prior N(0, 1) of an empty context. With mean pooling it has no width."""
         precision, weighted = evidence
+        if self.pooling == "posterior":
+            precision = precision + 1
         empty = precision == 0
         mean = weighted / precision.masked_fill(empty, 1.0)
         if not self.product:

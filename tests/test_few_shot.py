@@ -287,7 +287,7 @@ def test_reptile_may_take_other_steps_in_evaluation_and_trains_the_same() -> Non
     support = run_trial(
         family, few("reptile", family), family.sample_tasks(2, "train", rng), (4,), rng
     ).rounds[0]
-    apart = {}
+    apart, trained = {}, {}
     for lr in (None, 0.3, 0.1):
         agent = few(
             "reptile", family, inner_lr=0.3, adapt_lr=lr, inner_optimizer="sgd", outer_optimizer="adam"
@@ -296,10 +296,10 @@ def test_reptile_may_take_other_steps_in_evaluation_and_trains_the_same() -> Non
         agent.train()
         trial = run_trial(family, agent, family.sample_tasks(2, "train", generator(1)), (4, 4), generator(1))
         agent.meta_update(trial)
-        apart[lr, "trained"] = agent.network.params[0]
+        trained[lr] = agent.network.params[0]
     assert torch.equal(apart[None], apart[0.3])
     assert torch.allclose(apart[0.1], apart[0.3] / 3, atol=1e-6)
-    assert torch.equal(apart[0.1, "trained"], apart[0.3, "trained"])
+    assert torch.equal(trained[0.1], trained[0.3])
 
 
 def test_reptiles_queries_are_inductively_normalised_with_the_support_set_each_alone() -> None:

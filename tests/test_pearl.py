@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.distributions import Normal, kl_divergence
 
 import metarl
 from metarl import ConfigError, Step, Tasks, Trial, generator, run_trial
-from metarl.agents import MultiTaskSac, Pearl, RecurrentSac
+from metarl.agents import MultiTaskSac, Pearl, RecurrentSac, check_agent
 from metarl.envs import Told, make
 from metarl.experiments import main
 from metarl.runs import Run
@@ -51,6 +52,11 @@ def played(
     family.horizon = 6
     agent = pearl(family, **settings)
     return agent, run_trial(family, agent, family.sample_tasks(4, "train", rng), rounds, rng)
+
+
+def z_of(agent: Pearl, belief: Any) -> Tensor:
+    """The embeddings that the present step was acted on, [N, E, Z]."""
+    return belief.mean.unsqueeze(1) + belief.std.unsqueeze(1) * agent.noise(belief.course)
 
 
 def weight_of(layer: Any) -> Any:
@@ -140,11 +146,11 @@ def test_an_embedding_is_held_for_an_episode_and_drawn_anew_for_the_next() -> No
     held = []
     for step in steps:
         _, belief = agent.act(belief, step, explore=True)
-        held.append(belief.z)
-    assert all(z is held[0] for z in held)
+        held.append(z_of(agent, belief))
+    assert all(torch.equal(z, held[0]) for z in held)
     assert held[0] is not None
     assert len(held[0].flatten(0, 1).unique(dim=0)) == 8  # each episode has its own
-    assert agent.adapt(belief, r).z is None
+    assert agent.adapt(belief, r).course is None
 
 
 def test_without_exploration_it_acts_on_the_posteriors_mean() -> None:
@@ -154,10 +160,117 @@ def test_without_exploration_it_acts_on_the_posteriors_mean() -> None:
     step = Step(r.obs[0], r.action[0], r.reward[0], r.reward[0])
     act, after = agent.act(belief, step, explore=False)
     mean = agent.encoder.posterior(belief.evidence).mean.unsqueeze(1).expand(-1, 2, -1)
-    assert after.z is not None
-    assert torch.equal(after.z, mean)
+    assert after.course is None
+    assert torch.equal(after.mean, belief.mean)
     wanted = agent.sac.policy(torch.cat([step.obs, mean], -1)).mode
     assert torch.allclose(act.action, wanted)
+
+
+# --- a sweep
+
+
+def blank(tasks: int, episodes: int) -> Step:
+    """A step on the plane at which nothing has happened."""
+    zero = torch.zeros(tasks, episodes)
+    return Step(torch.zeros(tasks, episodes, 2), torch.zeros(tasks, episodes, 2), zero, zero)
+
+
+def swept(agent: Pearl, belief: Any, length: int, episodes: int) -> Tensor:
+    """The embeddings of some steps, [T, N, E, Z]."""
+    step, held = blank(len(belief.mean), episodes), []
+    for _ in range(length):
+        _, belief = agent.act(belief, step)
+        held.append(z_of(agent, belief))
+    return torch.stack(held)
+
+
+def test_a_sweep_samples_the_posterior_at_every_step_and_turns_by_its_angle() -> None:
+    agent, trial = played(sweep=0.3)
+    belief = agent.adapt(agent.begin(4, 2), trial.rounds[0])
+    q = agent.encoder.posterior(belief.evidence)
+    std = q.log_std.exp()
+    off = (swept(agent, belief, 11, 20_000) - q.mean.unsqueeze(1)) / std.unsqueeze(1)  # of mean 0, variance 1
+    assert torch.allclose(off.mean(2), torch.zeros(11, 4, 3), atol=0.04)
+    # cov(ε, cos φ ε + sin φ ε') = cos φ; at φ = 0 the variance, and at 3 it is nearly -1
+    angles = 0.3 * torch.arange(11)
+    assert torch.allclose((off[0] * off).mean(2), angles.cos()[:, None, None].expand(11, 4, 3), atol=0.05)
+    assert torch.allclose(off.square().mean(2), torch.ones(11, 4, 3), atol=0.06)
+    # a great circle: two vectors span it, z_{t+1} + z_{t-1} = 2 cos δ z_t
+    assert torch.allclose(off[2:] + off[:-2], 2 * math.cos(0.3) * off[1:-1], atol=1e-4)
+
+
+def test_a_sweep_begins_where_a_held_sample_stays() -> None:
+    agent, other = (played(sweep=angle)[0] for angle in (0.3, 0.0))
+    for each in (agent, other):
+        each.rng.manual_seed(1)
+    one, held = (swept(each, each.begin(4, 2), 5, 2) for each in (agent, other))
+    assert torch.equal(one[0], held[0])
+    assert not torch.allclose(one[1], held[0], atol=1e-3)
+    assert torch.equal(held, held[:1].expand_as(held))
+
+
+def test_a_posterior_without_width_sweeps_nowhere() -> None:
+    agent, trial = played(sweep=0.3, pooling="mean")
+    belief = agent.adapt(agent.begin(4, 2), trial.rounds[0])
+    z = swept(agent, belief, 5, 2)
+    mean = agent.encoder.posterior(belief.evidence).mean
+    assert torch.allclose(z, mean.unsqueeze(1).expand_as(z))
+
+
+def test_a_sweep_needs_a_plane_to_turn_in() -> None:
+    with pytest.raises(ConfigError, match=r"agent.sweep is 0.1 with latent_dim 1; allowed: 0, or"):
+        pearl(make("navigation/pearl2019"), sweep=0.1, latent_dim=1)
+
+
+@pytest.mark.parametrize("source", ["prior", "tasks"])
+def test_a_sweeping_agent_keeps_its_promises(source: str) -> None:
+    family = make("navigation/pearl2019")
+    check_agent(pearl(family, sweep=0.3, sweep_after=1, explore_from=source), family)
+
+
+def test_a_sweep_goes_on_from_one_episode_to_the_next_and_first_rests() -> None:
+    agent, trial = played(sweep=0.3, sweep_after=2)
+    belief = agent.begin(4, 2)
+    step, held = blank(4, 2), []
+    for t in range(10):
+        if t == 5:  # a new episode, of as many side by side
+            belief = belief._replace(course=agent.adapt(belief, trial.rounds[0]).course, steps=0)
+        _, belief = agent.act(belief, step)
+        held.append(z_of(agent, belief))
+    moves = [not torch.equal(a, b) for a, b in pairwise(held)]
+    assert moves == [False, False, True, True, False, False, False, True, True]
+
+
+def test_exploration_from_tasks_passes_by_their_embeddings_in_the_order_around_their_middle() -> None:
+    agent, trial = played(explore_from="tasks", sweep=math.pi / 8, latent_dim=2)
+    agent.meta_update(trial)
+    known = agent.codes[trial.tasks.ids]
+    assert known.any(-1).all()
+    assert agent.codes.any(-1).sum() == 4, "there are no others"
+    directions = torch.nn.functional.normalize(known - known.mean(0), dim=-1)
+    belief, arms, path = agent.begin(4, 50), [], []
+    for _ in range(17):
+        _, belief = agent.act(belief, blank(4, 50))
+        arms.append(belief.course.arm if belief.course else torch.empty(0))
+        path.append(z_of(agent, belief))
+    away = torch.cdist(path[0].flatten(0, 1), known)
+    assert away.amin(-1).max() < 1e-4, "an episode starts at one of them"
+    assert (away.argmin(-1).bincount() > 25).all(), "and about as many at each"
+    for k, (arm, z) in enumerate(zip(arms, path, strict=True)):
+        cosine = (arm * arms[0]).sum(-1) / arms[0].square().sum(-1)
+        assert torch.allclose(cosine, torch.full_like(cosine, math.cos(k * math.pi / 8)), atol=1e-4)
+        assert torch.equal(z, known[(arm @ directions.mT).argmax(-1)])
+    assert torch.allclose(path[16], path[0], atol=1e-5)  # a whole turn
+
+
+def test_with_the_prior_as_a_factor_the_posterior_is_that_of_a_linear_model() -> None:
+    encoder = pearl(make("navigation/pearl2019"), pooling="posterior").encoder
+    context = torch.randn(2, 5, 5, generator=generator(0))
+    mean, precision = encoder.layers(context).chunk(2, -1)
+    precision = (precision - 5).exp()
+    q = encoder.posterior(encoder(context).sum(1))
+    assert torch.allclose((-2 * q.log_std).exp(), 1 + precision.sum(1), rtol=1e-4)
+    assert torch.allclose(q.mean, (mean * precision).sum(1) / (1 + precision.sum(1)), rtol=1e-4, atol=1e-6)
 
 
 # --- what is learned from
@@ -187,6 +300,39 @@ def test_a_dense_reward_trains_and_the_context_stays_sparse() -> None:
     sparse = pearl(make("navigation-sparse/pearl2019"))
     experience = sparse.experience(draw.batch, draw.batch.steps.obs, draw.batch.steps.next_obs)
     assert torch.equal(experience.reward, draw.batch.steps.reward)
+
+
+def test_told_contexts_tell_the_target_and_others_without_reward_train_the_bottleneck_alone() -> None:
+    agent, trial = played("navigation-sparse/pearl2019", learn_from_target=True, told_contexts=0.5)
+    first, *rest = trial.rounds
+    reward = torch.zeros_like(first.reward)
+    reward[:, 3] = 0.9  # the last task is the only one that ever paid
+    agent.store(Trial(trial.tasks, (first._replace(reward=reward), *rest)))
+    draw = agent.draw(trial.tasks.ids)
+    seen = draw.context[..., 4]
+    assert (seen[:2] < 0).all()  # minus distances
+    assert (seen[2] == 0).all()
+    assert set(seen[3].tolist()) <= {0.0, reward[0, 3, 0].item()}
+    assert draw.informed[:, 0].tolist() == [1, 1, 0, 1]
+    critic = agent.sac.critics
+    told = {}
+    for part in ([2], [3]):
+        agent.zero_grad()
+        agent.loss(draw, torch.tensor(part))[0].backward()
+        told[part[0]] = [gradient_norm(module) for module in (critic, agent.encoder)]
+    assert told[2][0] == 0 < told[2][1]
+    assert min(told[3]) > 0
+
+
+def gradient_norm(module: torch.nn.Module) -> float:
+    """Of all its parameters."""
+    return sum(p.grad.norm().item() for p in module.parameters() if p.grad is not None)
+
+
+def test_contexts_tell_no_target_where_a_family_shows_none() -> None:
+    agent, trial = played(told_contexts=0.5)
+    with pytest.raises(ConfigError, match="shows no target"):
+        agent.meta_update(trial)
 
 
 def test_nothing_is_learned_before_learning_starts() -> None:
