@@ -302,24 +302,6 @@ def test_reptile_may_take_other_steps_in_evaluation_and_trains_the_same() -> Non
     assert torch.equal(trained[0.1], trained[0.3])
 
 
-def test_reptiles_queries_are_inductively_normalised_with_the_support_set_each_alone() -> None:
-    family, rng = make(TWO), generator(0)
-    agent = few("reptile", family, batch_norm="inductive", chunk_size=2)
-    tasks = family.sample_tasks(3, "train", rng)
-    support, query = run_trial(family, agent, tasks, (4, 10), rng).rounds
-    belief = agent.adapt(agent.begin(3, 4), support)
-    x = query.obs[0]
-    said = agent.predict(belief, x)
-    for n, params in enumerate(zip(*belief.params, strict=True)):
-        for q in range(10):
-            together = torch.cat([support.obs[0, n], x[n, q : q + 1]])
-            assert torch.allclose(said[n, q], agent.network.run(params, together).value[-1], atol=1e-4)
-    x = torch.cat([x[:, :1], x[:, 1:].flip(1).roll(1, 0)], 1)  # other queries beside the first
-    assert torch.allclose(agent.predict(belief, x)[:, 0], said[:, 0], atol=1e-5)
-    curves = few("reptile", make("sinusoid/maml2017"), batch_norm="inductive")
-    assert not curves.variants(curves.begin(1, 1)), "curves are not normalised"
-
-
 def test_a_step_of_reptiles_adam_is_torchs() -> None:
     agent = few("reptile", make(TWO), inner_lr=0.01)
     p = torch.randn(4, generator=generator(3)).requires_grad_()

@@ -49,10 +49,10 @@ class GradientConfig(LearnerConfig):
 
 
 class Belief(NamedTuple):
-    """What is known of each task: its adapted parameters, and what may normalise its queries."""
+    """What is known of each task: its adapted parameters, and the moments of its support set."""
 
     params: Params  # [N, *shape] each
-    reference: tuple[Any, ...]  # of the support set, as its moments; none before any data
+    moments: tuple[Moments, ...]  # [N, F] each; none before any data
     inductive: bool
 
 
@@ -123,14 +123,6 @@ class GradientLearner(FewShotLearner):
                 said.append(output.value)
         return Adapted(params, said[0])
 
-    def reference(self, params: Params, x: Tensor) -> tuple[Any, ...]:
-        """What of one task's support set normalises its queries, where they do not do so themselves."""
-        return self.network.run(params, x).moments
-
-    def inductive(self, params: Params, reference: tuple[Any, ...], x: Tensor) -> Tensor:
-        """What one task's network says, no query changing what it says of another."""
-        return self.network.run(params, x, reference).value
-
     # --- the agent's side of a trial
 
     def begin(self, tasks: int, episodes: int) -> Belief:
@@ -148,15 +140,15 @@ class GradientLearner(FewShotLearner):
 
     @torch.no_grad()
     def adapt_by(self, belief: Belief, rollout: Rollout, steps: int) -> Belief:
-        """The same with another number of steps, for curves against it; 0 looks at the support set alone."""
+        """The same with another number of steps, for curves against it; 0 measures the moments alone."""
         support = Examples.of(rollout, self.classes)
 
-        def some(params: Params, x: Tensor, y: Tensor) -> tuple[Params, tuple[Any, ...]]:
+        def some(params: Params, x: Tensor, y: Tensor) -> tuple[Params, tuple[Moments, ...]]:
             phi = self.descended(params, [Examples(x, y)] * steps, self.adapt_step)
-            return phi, vmap(self.reference)(phi, x)
+            return phi, vmap(lambda phi, x: self.network.run(phi, x).moments)(phi, x)
 
-        params, reference = self.over_tasks(some, belief.params, *support)
-        return Belief(params, reference, belief.inductive)
+        params, moments = self.over_tasks(some, belief.params, *support)
+        return Belief(params, moments, belief.inductive)
 
     def descended(self, params: Params, batches: Iterable[Examples], step: Rule) -> Params:
         """φ of N tasks, [N, ...] each, after a step on each of some batches, from given parameters."""
@@ -175,17 +167,19 @@ class GradientLearner(FewShotLearner):
     @torch.no_grad()
     def predict(self, belief: Belief, x: Tensor) -> Tensor:
         """What each task's network says."""
-        params, reference, inductive = belief
-        if inductive and reference:
-            found = self.over_tasks(vmap(self.inductive), params, reference, x)
-        else:
-            found = self.over_tasks(vmap(lambda *given: self.network.run(*given).value), params, x)
-        said: Tensor = found
+        given = belief.moments if belief.inductive else ()
+
+        def one(params: Params, given: Any, x: Tensor) -> Tensor:
+            return self.network.run(params, x, given).value
+
+        said: Tensor = self.over_tasks(
+            vmap(one, in_dims=(0, 0 if given else None, 0)), belief.params, given, x
+        )
         return said
 
     def variants(self, belief: Belief) -> dict[str, Belief]:
         """The other way to normalise queries."""
-        if not belief.reference:
+        if not belief.moments:
             return {}
         name = "transductive" if belief.inductive else "inductive"
         return {f"{name} batch norm": belief._replace(inductive=not belief.inductive)}

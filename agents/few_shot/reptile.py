@@ -4,13 +4,12 @@
 as in the published code, or of gradient descent. Or Adam takes θ - φ for a gradient, as section 3 there says.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.func import vmap
 
 from metarl import STRICT, Trial
 
@@ -18,7 +17,6 @@ from .gradient import GradientConfig, GradientLearner, Params
 from .learner import Examples
 
 BETA2, EPS = 0.999, 1e-8
-QUERIES = 8  # to normalise at a time, each with a support set of its own
 
 
 class Reptile(GradientLearner):
@@ -71,19 +69,6 @@ class Reptile(GradientLearner):
             for p, g, v in zip(params, gradient, memory, strict=True)
         )
         return [*moved], memory
-
-    def reference(self, params: Params, x: Tensor) -> tuple[Any, ...]:
-        """The support set itself, where the network normalises."""
-        return (x,) if super().reference(params, x) else ()
-
-    def inductive(self, params: Params, reference: tuple[Any, ...], x: Tensor) -> Tensor:
-        """Each query is normalised together with the support set, as in the published code."""
-
-        def alone(query: Tensor) -> Tensor:
-            return self.network.run(params, torch.cat([*reference, query.unsqueeze(0)])).value[-1]
-
-        said: Tensor = vmap(alone, chunk_size=QUERIES)(x)
-        return said
 
     def minibatches(self, y: Tensor) -> Tensor:
         """Places of each step's examples [N, K, B]: in turn, each used as often as any other, and each class.
