@@ -4,8 +4,8 @@ An encoder infers a posterior over an embedding z of the task from the transitio
 given z acts for a whole episode on one sample, so that it explores as posterior sampling does. Soft
 actor-critic trains all of it from replay, the encoder by the critics' loss and the information bottleneck.
 
-Ours are three choices for rewards that have to be found: samples that start from the embeddings of trained
-tasks, and sweep through the posterior, and contexts that tell in training what only training may know.
+Ours are choices for rewards that have to be found: to explore from the embeddings of trained tasks, on a tour
+from one to the next, and contexts that tell in training what only training may know.
 """
 
 from collections.abc import Sequence as Several
@@ -16,7 +16,6 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from metarl import (
     SAC_METRICS,
@@ -34,8 +33,8 @@ from metarl import (
 )
 
 from .off_policy import Draw, OffPolicy, OffPolicyConfig, columns, remember
-from .sweep import Course, perpendicular
 from .task_encoder import Evidence, TaskEncoder, TaskEncoderConfig
+from .tour import tour
 
 
 class Belief(NamedTuple):
@@ -44,7 +43,8 @@ class Belief(NamedTuple):
     evidence: Evidence  # [N, Z] each
     mean: Tensor  # μ of the posterior, [N, Z]
     std: Tensor  # σ, [N, Z]
-    course: Course | None  # none before the first step
+    noise: Tensor | None  # ε, [N, E, Z]; none before the first step
+    place: Tensor | None  # where in the tour of known tasks it is, [N, E]; none where it is not on one
     steps: int  # of the present episodes so far
 
 
@@ -74,7 +74,7 @@ class Pearl(OffPolicy):
         explore_from: Literal["prior", "tasks"] = "prior"
         """Where exploring episodes' samples start: the prior's noise, or embeddings of training tasks."""
         sweep: NonNegativeFloat = 0.0
-        """Radians by which each step of exploration turns the sample through the posterior; 0: it is held."""
+        """Tasks by which a step of exploration moves on, in a tour of their embeddings; 0: one is held."""
         sweep_after: NonNegativeInt = 0
         """Steps of each episode in which it is held, to go where it starts."""
 
@@ -87,18 +87,17 @@ class Pearl(OffPolicy):
     ) -> None:
         self.config: Pearl.Config = config or self.Config()
         c = self.config
-        if c.sweep and c.latent_dim < 2:
-            raise ConfigError(
-                f"agent.sweep is {c.sweep} with latent_dim 1; allowed: 0, or latent_dim 2 or more"
-            )
+        if c.sweep and c.explore_from == "prior":
+            raise ConfigError(f"agent.sweep is {c.sweep}; allowed without agent.explore_from tasks: 0")
         super().__init__(observation_space, action_space, rng, c)
         self.context = self.make_replay(c.replay_tasks, c.context_capacity)
         inputs = self.observed * (1 + c.next_obs_in_context) + self.acted + 1
         self.encoder = TaskEncoder(inputs, c, rng)
         self.make_learner(self.observed + c.latent_dim)
         if c.explore_from == "tasks":
-            self.register_buffer("codes", self.middle.new_zeros(c.replay_tasks, c.latent_dim))  # 0: none yet
-        self.codes: Tensor
+            # in the order of a tour; 0: none yet
+            self.register_buffer("known", self.middle.new_zeros(c.replay_tasks, c.latent_dim))
+        self.known: Tensor
 
     # --- the agent's side of a trial
 
@@ -117,56 +116,49 @@ class Pearl(OffPolicy):
     def believed(self, evidence: Evidence) -> Belief:
         """The posterior by this evidence, before an episode."""
         q = self.encoder.posterior(evidence)
-        return Belief(evidence, q.mean, q.log_std.exp(), None, 0)
+        return Belief(evidence, q.mean, q.log_std.exp(), None, None, 0)
 
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
         """Act on a sample z of the posterior, drawn for each episode as it begins, or on the mean."""
-        c, course = self.config, belief.course
         z = belief.mean.unsqueeze(1).expand(*step.reward.shape, -1)
         if explore:
-            if course is None or course.arm.shape != z.shape:
-                course = self.start(z.shape)
-            elif c.sweep and belief.steps > c.sweep_after:
-                course = course.turned(c.sweep)
-            z = z + belief.std.unsqueeze(1) * self.noise(course)
+            noise, place = self.exploration(belief, z.shape)
+            belief = belief._replace(noise=noise, place=place)
+            z = z + belief.std.unsqueeze(1) * noise
         policy = self.sac.policy(torch.cat([step.obs, z], -1))
-        return self.acting(policy, explore), belief._replace(course=course, steps=belief.steps + 1)
+        return self.acting(policy, explore), belief._replace(steps=belief.steps + 1)
+
+    def exploration(self, belief: Belief, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
+        """ε [N, E, Z] of the present step, and its place in the tour: drawn anew, kept, or further on."""
+        c, noise, place, steps = self.config, belief.noise, belief.place, belief.steps
+        if noise is None or noise.shape != shape:
+            tasks = self.tour()
+            if not len(tasks):
+                return self.normal(*shape), None
+            place = self.integers(len(tasks), *shape[:-1]).to(tasks.dtype)
+        elif place is None or not c.sweep or 0 < steps <= c.sweep_after:
+            return noise, place
+        else:  # the tour's ends may be far apart: it begins again with an episode, and only then
+            tasks = self.tour()
+            further = place + c.sweep
+            again = further // len(tasks) > place // len(tasks)
+            place = torch.where(again == (steps == 0), further, place)
+        return tasks[place.long() % len(tasks)], place
+
+    def tour(self) -> Tensor:
+        """The embeddings of training tasks from which it explores, [K, Z], in the order of a tour."""
+        if self.config.explore_from == "prior":
+            return self.middle.new_empty(0, self.config.latent_dim)
+        return self.known[self.known.any(-1)]
 
     @torch.no_grad()
     def adapt(self, belief: Belief, rollout: Rollout) -> Belief:
-        """q(z | c) with all of the round's transitions joining the context; a sweep goes on where it is."""
+        """q(z | c) with all of the round's transitions joining the context; a tour goes on where it is."""
         steps = Transitions.of(steps_of([rollout]), rollout.reward.shape[1])
         said = self.encoder(self.seen(steps))
         valid = steps.valid.unsqueeze(-1)
         found = self.believed(belief.evidence.plus(Evidence(*(x * valid for x in said)).sum(1)))
-        return found._replace(course=belief.course) if self.config.sweep else found
-
-    def start(self, shape: torch.Size) -> Course:
-        """Where each exploring episode begins, [N, E, Z]: at noise, or in the direction of an embedding."""
-        known = self.known()
-        if len(known):
-            arm = known[self.integers(len(known), *shape[:-1])] - known.mean(0)
-        else:
-            arm = self.normal(*shape)
-        return Course(arm, perpendicular(arm, self.normal(*shape)) if self.config.sweep else arm)
-
-    def noise(self, course: Course) -> Tensor:
-        """ε, [N, E, Z], of z = μ + σ ε: standard normal, or the known embedding that lies in its direction.
-
-        The prior's is turned as it is, and so stays standard normal. Embeddings fill less of their space: a
-        turn around their middle passes by one after the other, however far from it each of them lies.
-        """
-        known = self.known()
-        if not len(known):
-            return course.arm
-        directions = F.normalize(known - known.mean(0), dim=-1)  # [K, Z]
-        return known[(course.arm @ directions.mT).argmax(-1)]
-
-    def known(self) -> Tensor:
-        """The embeddings of the tasks of training from which it explores, [K, Z]."""
-        if self.config.explore_from == "prior":
-            return self.middle.new_empty(0, self.config.latent_dim)
-        return self.codes[self.codes.any(-1)]
+        return found._replace(noise=belief.noise, place=belief.place) if self.config.sweep else found
 
     @torch.no_grad()
     def posterior(self, trial: Trial) -> tuple[Tensor, Tensor]:
@@ -224,7 +216,8 @@ class Pearl(OffPolicy):
         if self.config.explore_from == "tasks":
             slots = self.context.filled
             steps = self.context_of(slots, len(slots) if self.config.told_contexts else 0)
-            self.codes[slots] = self.inferred(self.seen(steps)).mean
+            self.known.zero_()
+            self.known[: len(slots)] = tour(self.inferred(self.seen(steps)).mean)
         return found
 
     @property

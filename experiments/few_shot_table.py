@@ -11,7 +11,7 @@ Study = Mapping[str, Any]
 PROTOCOLS = ("5w1s", "5w5s", "20w1s", "20w5s")
 INDUCTIVE = "inductive batch norm"
 # settings that may differ between an agent's trainings with five and with twenty classes
-BY_WAY = ("anneal", "chunk_size", "inner_batch", "adapt_steps")
+BY_WAY = ("anneal", "chunk_size", "inner_batch", "adapt_steps", "adapt_lr")
 
 # Accuracy in % on Omniglot, turned characters being classes, under each protocol, from the methods' papers
 PUBLISHED: dict[str, tuple[str, ...]] = {

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,9 @@ def played(
     return agent, run_trial(family, agent, family.sample_tasks(4, "train", rng), rounds, rng)
 
 
-def z_of(agent: Pearl, belief: Any) -> Tensor:
+def z_of(belief: Any) -> Tensor:
     """The embeddings that the present step was acted on, [N, E, Z]."""
-    return belief.mean.unsqueeze(1) + belief.std.unsqueeze(1) * agent.noise(belief.course)
+    return belief.mean.unsqueeze(1) + belief.std.unsqueeze(1) * belief.noise
 
 
 def weight_of(layer: Any) -> Any:
@@ -146,11 +145,11 @@ def test_an_embedding_is_held_for_an_episode_and_drawn_anew_for_the_next() -> No
     held = []
     for step in steps:
         _, belief = agent.act(belief, step, explore=True)
-        held.append(z_of(agent, belief))
+        held.append(z_of(belief))
     assert all(torch.equal(z, held[0]) for z in held)
     assert held[0] is not None
     assert len(held[0].flatten(0, 1).unique(dim=0)) == 8  # each episode has its own
-    assert agent.adapt(belief, r).course is None
+    assert agent.adapt(belief, r).noise is None
 
 
 def test_without_exploration_it_acts_on_the_posteriors_mean() -> None:
@@ -160,13 +159,13 @@ def test_without_exploration_it_acts_on_the_posteriors_mean() -> None:
     step = Step(r.obs[0], r.action[0], r.reward[0], r.reward[0])
     act, after = agent.act(belief, step, explore=False)
     mean = agent.encoder.posterior(belief.evidence).mean.unsqueeze(1).expand(-1, 2, -1)
-    assert after.course is None
+    assert after.noise is None
     assert torch.equal(after.mean, belief.mean)
     wanted = agent.sac.policy(torch.cat([step.obs, mean], -1)).mode
     assert torch.allclose(act.action, wanted)
 
 
-# --- a sweep
+# --- a tour of known tasks
 
 
 def blank(tasks: int, episodes: int) -> Step:
@@ -175,92 +174,61 @@ def blank(tasks: int, episodes: int) -> Step:
     return Step(torch.zeros(tasks, episodes, 2), torch.zeros(tasks, episodes, 2), zero, zero)
 
 
-def swept(agent: Pearl, belief: Any, length: int, episodes: int) -> Tensor:
-    """The embeddings of some steps, [T, N, E, Z]."""
-    step, held = blank(len(belief.mean), episodes), []
-    for _ in range(length):
-        _, belief = agent.act(belief, step)
-        held.append(z_of(agent, belief))
-    return torch.stack(held)
+@given(st.permutations(range(9)), st.sampled_from([math.pi, 1.5, 0.01]))
+@settings(max_examples=30, deadline=None)
+def test_a_tour_follows_points_on_a_line_or_an_arc_from_one_end_to_the_other(
+    order: list[int], extent: float
+) -> None:
+    angle = extent * torch.arange(9.0) / 8
+    points = torch.stack([angle.cos(), angle.sin()], -1)
+    points[0] *= 1.001  # the outermost
+    found = import_module("metarl.agents.tour").tour(points[list(order)])
+    assert torch.equal(found, points)
 
 
-def test_a_sweep_samples_the_posterior_at_every_step_and_turns_by_its_angle() -> None:
-    agent, trial = played(sweep=0.3)
-    belief = agent.adapt(agent.begin(4, 2), trial.rounds[0])
-    q = agent.encoder.posterior(belief.evidence)
-    std = q.log_std.exp()
-    off = (swept(agent, belief, 11, 20_000) - q.mean.unsqueeze(1)) / std.unsqueeze(1)  # of mean 0, variance 1
-    assert torch.allclose(off.mean(2), torch.zeros(11, 4, 3), atol=0.04)
-    # cov(ε, cos φ ε + sin φ ε') = cos φ; at φ = 0 the variance, and at 3 it is nearly -1
-    angles = 0.3 * torch.arange(11)
-    assert torch.allclose((off[0] * off).mean(2), angles.cos()[:, None, None].expand(11, 4, 3), atol=0.05)
-    assert torch.allclose(off.square().mean(2), torch.ones(11, 4, 3), atol=0.06)
-    # a great circle: two vectors span it, z_{t+1} + z_{t-1} = 2 cos δ z_t
-    assert torch.allclose(off[2:] + off[:-2], 2 * math.cos(0.3) * off[1:-1], atol=1e-4)
-
-
-def test_a_sweep_begins_where_a_held_sample_stays() -> None:
-    agent, other = (played(sweep=angle)[0] for angle in (0.3, 0.0))
-    for each in (agent, other):
-        each.rng.manual_seed(1)
-    one, held = (swept(each, each.begin(4, 2), 5, 2) for each in (agent, other))
-    assert torch.equal(one[0], held[0])
-    assert not torch.allclose(one[1], held[0], atol=1e-3)
-    assert torch.equal(held, held[:1].expand_as(held))
-
-
-def test_a_posterior_without_width_sweeps_nowhere() -> None:
-    agent, trial = played(sweep=0.3, pooling="mean")
-    belief = agent.adapt(agent.begin(4, 2), trial.rounds[0])
-    z = swept(agent, belief, 5, 2)
-    mean = agent.encoder.posterior(belief.evidence).mean
-    assert torch.allclose(z, mean.unsqueeze(1).expand_as(z))
-
-
-def test_a_sweep_needs_a_plane_to_turn_in() -> None:
-    with pytest.raises(ConfigError, match=r"agent.sweep is 0.1 with latent_dim 1; allowed: 0, or"):
-        pearl(make("navigation/pearl2019"), sweep=0.1, latent_dim=1)
-
-
-@pytest.mark.parametrize("source", ["prior", "tasks"])
-def test_a_sweeping_agent_keeps_its_promises(source: str) -> None:
-    family = make("navigation/pearl2019")
-    check_agent(pearl(family, sweep=0.3, sweep_after=1, explore_from=source), family)
-
-
-def test_a_sweep_goes_on_from_one_episode_to_the_next_and_first_rests() -> None:
-    agent, trial = played(sweep=0.3, sweep_after=2)
-    belief = agent.begin(4, 2)
-    step, held = blank(4, 2), []
-    for t in range(10):
-        if t == 5:  # a new episode, of as many side by side
-            belief = belief._replace(course=agent.adapt(belief, trial.rounds[0]).course, steps=0)
-        _, belief = agent.act(belief, step)
-        held.append(z_of(agent, belief))
-    moves = [not torch.equal(a, b) for a, b in pairwise(held)]
-    assert moves == [False, False, True, True, False, False, False, True, True]
-
-
-def test_exploration_from_tasks_passes_by_their_embeddings_in_the_order_around_their_middle() -> None:
-    agent, trial = played(explore_from="tasks", sweep=math.pi / 8, latent_dim=2)
+def test_exploration_from_tasks_goes_on_from_one_to_the_next_and_begins_again_with_an_episode() -> None:
+    agent, trial = played(explore_from="tasks", sweep=0.5, sweep_after=2)
     agent.meta_update(trial)
-    known = agent.codes[trial.tasks.ids]
-    assert known.any(-1).all()
-    assert agent.codes.any(-1).sum() == 4, "there are no others"
-    directions = torch.nn.functional.normalize(known - known.mean(0), dim=-1)
-    belief, arms, path = agent.begin(4, 50), [], []
-    for _ in range(17):
+    known = agent.tour()
+    assert known.shape == (4, 3), "there are no others"
+    belief, path = agent.begin(4, 50), []
+    for t in range(20):
+        if t == 10:  # a new episode, of as many side by side
+            told = agent.adapt(belief, trial.rounds[0])
+            assert told.noise is belief.noise
+            assert told.place is belief.place
+            belief = belief._replace(steps=0)
         _, belief = agent.act(belief, blank(4, 50))
-        arms.append(belief.course.arm if belief.course else torch.empty(0))
-        path.append(z_of(agent, belief))
-    away = torch.cdist(path[0].flatten(0, 1), known)
-    assert away.amin(-1).max() < 1e-4, "an episode starts at one of them"
-    assert (away.argmin(-1).bincount() > 25).all(), "and about as many at each"
-    for k, (arm, z) in enumerate(zip(arms, path, strict=True)):
-        cosine = (arm * arms[0]).sum(-1) / arms[0].square().sum(-1)
-        assert torch.allclose(cosine, torch.full_like(cosine, math.cos(k * math.pi / 8)), atol=1e-4)
-        assert torch.equal(z, known[(arm @ directions.mT).argmax(-1)])
-    assert torch.allclose(path[16], path[0], atol=1e-5)  # a whole turn
+        path.append(torch.cdist(z_of(belief), known).argmin(-1))
+        assert torch.equal(z_of(belief), known[path[-1]])
+    assert (path[0].flatten().bincount() > 25).all(), "about as many start at each"
+    for first in range(4):
+        seen = [place[path[0] == first].unique().tolist() for place in path]
+        ahead = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]  # at rest first, then half a task a step
+        last = min(first + 3, 3)  # the end of the tour, where it waits for the next episode
+        assert seen[:10] == [[min(first + k, 3)] for k in ahead]
+        assert seen[10:13] == [[0]] * 3 if first + 3.5 >= 4 else [[last]] * 3
+        assert [s[0] for s in seen[10:]] == sorted(s[0] for s in seen[10:])
+
+
+def test_without_a_sweep_every_round_starts_at_tasks_anew() -> None:
+    agent, trial = played(explore_from="tasks")
+    agent.meta_update(trial)
+    _, belief = agent.act(agent.begin(4, 50), blank(4, 50))
+    _, again = agent.act(belief, blank(4, 50))
+    assert torch.equal(z_of(belief), z_of(again))
+    after = agent.adapt(belief, trial.rounds[0])
+    assert after.noise is None
+
+
+def test_a_sweep_needs_tasks_to_go_by() -> None:
+    with pytest.raises(ConfigError, match=r"agent.sweep is 0.1; allowed without agent.explore_from tasks: 0"):
+        pearl(make("navigation/pearl2019"), sweep=0.1)
+
+
+def test_an_agent_on_a_tour_keeps_its_promises() -> None:
+    family = make("navigation/pearl2019")
+    check_agent(pearl(family, sweep=0.3, sweep_after=1, explore_from="tasks"), family)
 
 
 def test_with_the_prior_as_a_factor_the_posterior_is_that_of_a_linear_model() -> None:
