@@ -132,20 +132,20 @@ class Pearl(OffPolicy):
         """ε [N, E, Z] of the present step, and its place in the tour: drawn anew, kept, or further on."""
         c, noise, place, steps = self.config, belief.noise, belief.place, belief.steps
         if noise is None or noise.shape != shape:
-            tasks = self.tour()
+            tasks = self.known_tasks()
             if not len(tasks):
                 return self.normal(*shape), None
             place = self.integers(len(tasks), *shape[:-1]).to(tasks.dtype)
         elif place is None or not c.sweep or 0 < steps <= c.sweep_after:
             return noise, place
         else:  # the tour's ends may be far apart: it begins again with an episode, and only then
-            tasks = self.tour()
+            tasks = self.known_tasks()
             further = place + c.sweep
             again = further // len(tasks) > place // len(tasks)
             place = torch.where(again == (steps == 0), further, place)
         return tasks[place.long() % len(tasks)], place
 
-    def tour(self) -> Tensor:
+    def known_tasks(self) -> Tensor:
         """The embeddings of training tasks from which it explores, [K, Z], in the order of a tour."""
         if self.config.explore_from == "prior":
             return self.middle.new_empty(0, self.config.latent_dim)

@@ -189,7 +189,7 @@ def test_a_tour_follows_points_on_a_line_or_an_arc_from_one_end_to_the_other(
 def test_exploration_from_tasks_goes_on_from_one_to_the_next_and_begins_again_with_an_episode() -> None:
     agent, trial = played(explore_from="tasks", sweep=0.5, sweep_after=2)
     agent.meta_update(trial)
-    known = agent.tour()
+    known = agent.known_tasks()
     assert known.shape == (4, 3), "there are no others"
     belief, path = agent.begin(4, 50), []
     for t in range(20):
