@@ -180,8 +180,9 @@ class Pearl(OffPolicy):
 
     def store(self, trial: Trial) -> Tensor:
         """All rounds into replay; those before the last are the tasks' new context."""
-        if self.config.told_contexts:
-            require_target(torch.stack([r.target.abs().sum() for r in trial.rounds]))
+        if share := self.config.told_contexts:
+            shown = torch.stack([r.target.abs().sum() for r in trial.rounds])
+            require_target(shown, f"told_contexts is {share}; allowed: 0")
         slots = super().store(trial)
         self.context.clear(slots)
         for rollout in trial.rounds[:-1]:
@@ -228,7 +229,8 @@ class Pearl(OffPolicy):
     def loss(self, draw: PearlDraw, part: Tensor) -> tuple[Tensor, Tensor]:
         """J_Q + J_π + J_α + β Σ_tasks KL(q(z | c) ‖ p(z)): one posterior and one z for all of it.
 
-        The policy reads z as a constant; encoder and critics share one backward pass.
+        The policy reads z as a constant; encoder and critics share one backward pass. Where some contexts are
+        told, others without reward are in the last term alone: acting on them would be to average over tasks.
         """
         draw = columns(draw, part)
         q = self.inferred(draw.context)

@@ -35,10 +35,13 @@ class Sequence(NamedTuple):
         return Sequence(*(x[:, columns] for x in self))
 
 
-def require_target(target: Tensor) -> Tensor:
-    """The target as it is; ConfigError where the family shows none, and there is nothing to learn from."""
+def require_target(target: Tensor, asked: str = "learn_from_target is True; allowed: false") -> Tensor:
+    """The target as it is; ConfigError where the family shows none, and there is nothing to learn from.
+
+    asked: the agent's setting that wants it, its value, and what is allowed instead.
+    """
     if not target.any():
-        raise ConfigError("agent.learn_from_target is True; allowed: false, as this family shows no target")
+        raise ConfigError(f"agent.{asked}, as this family shows no target")
     return target
 
 
