@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from metarl import (
     STRICT,
     Act,
+    Categorical,
     ConfigError,
+    Each,
     Head,
     Judgement,
     Memory,
@@ -35,10 +37,11 @@ LIMIT = 10.0  # standard deviations beyond which an input tells no more
 
 
 class Belief(NamedTuple):
-    """What is known of each task: the memory, and whether a new episode begins."""
+    """What is known of each task: the memory, whether a new episode begins, and whether the trial does."""
 
     memory: MemoryState  # [N, E, ...] each
     fresh: bool
+    first: bool = False
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -79,7 +82,7 @@ class Remembering:
     def begin(self, tasks: int, episodes: int) -> Belief:
         """An empty memory for each of N E learners."""
         state = self.memory.begin(tasks * episodes)
-        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), True)
+        return Belief(tuple(x.unflatten(0, (tasks, episodes)) for x in state), fresh=True, first=True)
 
     def take_in(self, belief: Belief, x: Tensor, done: Tensor) -> tuple[Tensor, Belief]:
         """The memory's features [N, E, H] after inputs [N, E, I]; an episode that is over moves no memory."""
@@ -105,17 +108,21 @@ class Recurrent(Remembering, nn.Module, ABC):
         action_space: Any,
         rng: Generator,
         config: RecurrentConfig,
+        per_action: bool = False,
     ) -> None:
         super().__init__()
-        self.rng, self.learn_from_target = rng, config.learn_from_target
+        self.rng, self.learn_from_target, self.per_action = rng, config.learn_from_target, per_action
         self.actions = int(action_space.n) if isinstance(action_space, gym.spaces.Discrete) else 0
         self.observed = int(observation_space.shape[0])
         self.acted = self.actions or int(action_space.shape[0])  # features of an action
+        if per_action and not self.actions:
+            raise ConfigError("agent.per_action is True; allowed where actions are continuous: false")
         self.action_by_reward = config.action_by_reward
-        self.width = self.observed + (1 + self.action_by_reward) * self.acted + 2  # of the inputs
+        shown = 1 if per_action else self.acted  # of the action, to a memory
+        self.width = self.observed + (1 + self.action_by_reward) * shown + 2  # of the inputs
         self.normaliser = Normaliser(self.observed + 1, rng.device)  # and the reward
         again = self.observed if config.previous_observation else 0
-        self.memory = make_memory(
+        memory = make_memory(
             config.memory,
             self.width,
             config.hidden,
@@ -124,20 +131,33 @@ class Recurrent(Remembering, nn.Module, ABC):
             config.transformer_blocks,
             config.memory_span,
         )
+        self.memory = Each(memory, self.actions) if per_action else memory
 
     def make_actor_critic(
         self, features: int, layers: tuple[int, ...], action_space: Any, initial_std: float
     ) -> None:
-        """Policy and critic, apart from each other, that both read so many features."""
+        """Policy and critic, apart from each other, that both read so many features.
+
+        Where those are an action's own, the critic also reads their mean over all actions.
+        """
+        judged = features * (1 + self.per_action)
         self.actor = perceptron(features, layers, self.rng)
-        self.critic = perceptron(features, layers, self.rng)
-        width = layers[-1] if layers else features
-        self.head = Head(width, action_space, self.rng, initial_std)
-        self.value = linear(width, 1, self.rng, gain=1.0)
+        self.critic = perceptron(judged, layers, self.rng)
+        self.head = Head([features, *layers][-1], action_space, self.rng, initial_std, each=self.per_action)
+        self.value = linear([judged, *layers][-1], 1, self.rng, gain=1.0)
 
     def actor_critic(self, features: Tensor) -> Judgement:
-        """Policy and value from what they read, [..., F]."""
-        return Judgement(self.head(self.actor(features)), self.value(self.critic(features)).squeeze(-1))
+        """Policy and value from what they read, [..., F].
+
+        From what they read of each action, [..., A, F]: V = Σ_a π(a) Q(a), of which the critic says the Q's.
+        """
+        policy = self.head(self.actor(features))
+        if not self.per_action:
+            return Judgement(policy, self.value(self.critic(features)).squeeze(-1))
+        assert isinstance(policy, Categorical)
+        whole = features.mean(-2, keepdim=True).expand_as(features)
+        q = self.value(self.critic(torch.cat([features, whole], -1))).squeeze(-1)
+        return Judgement(policy, (policy.log_probs.detach().exp() * q).sum(-1))
 
     @abstractmethod
     def judgement(self, features: Tensor, x: Tensor) -> Judgement:
@@ -146,6 +166,8 @@ class Recurrent(Remembering, nn.Module, ABC):
     def act(self, belief: Belief, step: Step, explore: bool = True) -> tuple[Act, Belief]:
         """Take the step in, then act."""
         x = self.inputs(*step)
+        if belief.first:
+            self.untold(x)
         features, belief = self.take_in(belief, x, step.done)
         policy, value = self.judgement(features, x)
         action = policy.sample(self.rng) if explore else policy.mode
@@ -154,14 +176,31 @@ class Recurrent(Remembering, nn.Module, ABC):
     # --- what is read of a step
 
     def inputs(self, obs: Tensor, action: Tensor, reward: Tensor, done: Tensor) -> Tensor:
-        """(s_t, r_{t-1}, a_{t-1}, d_{t-1}), [..., I], perhaps with r_{t-1} a_{t-1}: what is new at a step."""
-        standard, action = self.standard(obs, reward), self.encoded(action)
+        """(s_t, r_{t-1}, a_{t-1}, d_{t-1}), [..., I], perhaps with r_{t-1} a_{t-1}: what is new at a step.
+
+        For a memory of each action, [..., A, I]: of a_{t-1}, and that product, each is shown its own alone.
+        """
+        standard, action, done = self.standard(obs, reward), self.encoded(action), done.unsqueeze(-1)
         product = [standard[..., -1:] * action] if self.action_by_reward else []
-        return torch.cat([standard, action, done.unsqueeze(-1), *product], -1)
+        if not self.per_action:
+            return torch.cat([standard, action, done, *product], -1)
+        own = torch.stack([action, *product], -1)
+        shared = torch.cat([standard, done], -1).unsqueeze(-2)
+        return torch.cat([shared.expand(*own.shape[:-1], -1), own], -1)
 
     def sequence_inputs(self, steps: Sequence) -> Tensor:
         """The inputs of whole trials, [L, B, I]."""
-        return self.inputs(steps.obs, steps.last_action, steps.last_reward, steps.done)
+        x = self.inputs(steps.obs, steps.last_action, steps.last_reward, steps.done)
+        self.untold(x[0])
+        return x
+
+    def untold(self, x: Tensor) -> None:
+        """Of a trial's first inputs: no action was taken, though a Step's zeros look like the first of them.
+
+        What is one memory's stays so, and learned around; to memories of their own all actions are alike.
+        """
+        if self.per_action:
+            x[..., -1 - self.action_by_reward :] = 0.0
 
     def standard(self, obs: Tensor, reward: Tensor) -> Tensor:
         """Observation and reward by their running mean and standard deviation, [..., O + 1]."""

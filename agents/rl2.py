@@ -29,6 +29,9 @@ class Rl2(Recurrent):
         """What trains it: ppo, or the original's trpo."""
         layers: tuple[PositiveInt, ...] = ()
         """Widths of the layers between memory and policy, and as many for the critic."""
+        per_action: bool = False
+        """Give each action a memory and a policy's preference of its own, by weights that all share: for
+        actions that are alike until they are tried, as a bandit's arms."""
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class Rl2(Recurrent):
         config: Config | None = None,
     ) -> None:
         c = config or self.Config()
-        super().__init__(observation_space, action_space, rng, c)
+        super().__init__(observation_space, action_space, rng, c, c.per_action)
         self.config = c
         # the policy also sees the present input as it is: the memory need not carry it
         self.make_actor_critic(c.hidden + self.width, c.layers, action_space, c.initial_std)

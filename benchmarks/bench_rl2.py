@@ -3,7 +3,8 @@
     python benchmarks/bench_rl2.py [iterations]
 
 Half-Cheetah goal velocity (two episodes of 200 steps, GRU of 128, two epochs of two minibatches), the same
-with an LSTM of 64 and sixteen minibatches, and a bandit of ten arms (100 pulls). The reference is the
+with an LSTM of 64 and sixteen minibatches, a bandit of ten arms (100 pulls), and one of fifty with a memory
+for each arm (an LSTM of 16, sixteen minibatches). The reference is the
 update as public code has it (VariBAD's repository): before each minibatch a cell is stepped through all
 trials, in Python. It runs in between, in the same process, on the same trials. The last line is JSON.
 """
@@ -24,10 +25,12 @@ from metarl.envs import make
 
 CHEETAH: dict[str, Any] = {"gamma": 0.97, "gae_lambda": 0.9}
 LSTM: dict[str, Any] = {"memory": "lstm", "hidden": 64, "minibatches": 16}
+ARMS: dict[str, Any] = LSTM | {"hidden": 16, "layers": (32,), "per_action": True, "action_by_reward": True}
 WORLDS: dict[str, tuple[str, tuple[int, ...], int, dict[str, Any]]] = {
     "half_cheetah_vel": ("half-cheetah-vel/varibad2020", (1, 1), 64, CHEETAH),
     "half_cheetah_vel_lstm": ("half-cheetah-vel/varibad2020", (1, 1), 64, CHEETAH | LSTM),
     "bandit": ("bandit/bernoulli-k10", (1,) * 100, 256, {"gamma": 1.0, "gae_lambda": 0.3}),
+    "bandit_per_action": ("bandit/bernoulli-k50", (1,) * 100, 256, {"gamma": 1.0} | ARMS),
 }
 
 
@@ -55,7 +58,7 @@ class Reference:
             order = torch.randperm(steps.reward.shape[1], generator=agent.rng)
             for part in order.tensor_split(c.minibatches):
                 few = steps.learners(part)
-                x = agent.inputs(steps.obs, steps.last_action, steps.last_reward, steps.done)
+                x = agent.sequence_inputs(steps)
                 policy, value = agent.judgement(self.features(x)[:, part], x[:, part])
                 ratio = (policy.log_prob(few.action) - few.log_prob).exp()
                 advantage, wanted = (each[:, part] for each in targets)

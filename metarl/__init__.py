@@ -8,8 +8,8 @@ from .evaluation import Evaluation, evaluate
 from .gaussian_mlp import GaussianMlp
 from .inner_loop import InnerLoop, InnerStep, MetaObjective, inner_loops
 from .loop import collect, milestones, opening, run_trial, train
+from .memory import Each, Memory, make_memory
 from .memory import Kind as MemoryKind
-from .memory import Memory, make_memory
 from .memory import State as MemoryState
 from .networks import Convolutions, Embedding, Mlp, Moments, Network
 from .normaliser import Normaliser
@@ -57,6 +57,7 @@ __all__ = [
     "Convolutions",
     "Derivatives",
     "Distribution",
+    "Each",
     "Embedding",
     "Evaluation",
     "Experience",

@@ -124,12 +124,18 @@ class Distribution(Protocol):
 
 
 class Head(nn.Module):
-    """From features [..., F] to the distribution over an action space, a Box's or a Discrete one's."""
+    """From features [..., F] to the distribution over an action space, a Box's or a Discrete one's.
 
-    def __init__(self, features: int, space: Any, rng: Generator, initial_std: float = 1.0) -> None:
+    With `each` the features are those of every action of a Discrete space, [..., k, F]: one preference for
+    each, by weights that all share.
+    """
+
+    def __init__(
+        self, features: int, space: Any, rng: Generator, initial_std: float = 1.0, each: bool = False
+    ) -> None:
         super().__init__()
-        self.discrete = isinstance(space, gym.spaces.Discrete)
-        outputs = int(space.n) if self.discrete else space.shape[0]
+        self.discrete, self.each = isinstance(space, gym.spaces.Discrete), each
+        outputs = 1 if each else int(space.n) if self.discrete else space.shape[0]
         self.output = linear(features, outputs, rng, gain=0.01)  # near no preference
         if not self.discrete:
             self.log_std = nn.Parameter(torch.full((outputs,), math.log(initial_std), device=rng.device))
@@ -138,7 +144,7 @@ class Head(nn.Module):
         """The distribution at each step."""
         output = self.output(features)
         if self.discrete:
-            return Categorical.of(output)
+            return Categorical.of(output.squeeze(-1) if self.each else output)
         return Gaussian(output, self.log_std.clamp(min=LOG_STD_MIN).expand_as(output))
 
 

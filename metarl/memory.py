@@ -255,3 +255,34 @@ class Again(nn.Module):
     def sequence(self, x: Tensor) -> Tensor:
         """All steps at once."""
         return self.memory.sequence(torch.cat([x, delayed(x[..., : self.width])], -1))
+
+
+class Each(nn.Module):
+    """A memory for each of K things, of weights that all share: inputs [B, K, I] to features [B, K, H].
+
+    The things are exchangeable: in another order they leave the same features in that order, and what is
+    learned of one holds for all (as in Kirsch et al. 2022, "Introducing Symmetries to Black Box Meta
+    Reinforcement Learning", whose memories also exchange messages).
+    """
+
+    def __init__(self, memory: Memory, things: int) -> None:
+        super().__init__()
+        self.memory, self.things = memory, things
+
+    def begin(self, batch: int) -> State:
+        """The memories' states, [B, K, ...] each."""
+        return self.apart(self.memory.begin(batch * self.things))
+
+    def step(self, x: Tensor, state: State, moves: Tensor) -> tuple[Tensor, State]:
+        """One step of all memories; those of a row whose `moves` [B] is false keep their states."""
+        joined, each = tuple(s.flatten(0, 1) for s in state), moves.repeat_interleave(self.things)
+        features, after = self.memory.step(x.flatten(0, 1), joined, each)
+        return features.unflatten(0, (-1, self.things)), self.apart(after)
+
+    def sequence(self, x: Tensor) -> Tensor:
+        """All steps at once."""
+        return self.memory.sequence(x.flatten(1, 2)).unflatten(1, (-1, self.things))
+
+    def apart(self, state: State) -> State:
+        """[B K, ...] each to [B, K, ...]."""
+        return tuple(s.unflatten(0, (len(s) // self.things, self.things)) for s in state)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl import ConfigError, Memory, MemoryKind, generator, make_memory
+from metarl import ConfigError, Each, Memory, MemoryKind, generator, make_memory
 
 KINDS: tuple[MemoryKind, ...] = ("gru", "lstm", "transformer")
 LENGTH, BATCH, INPUTS, HIDDEN = 7, 3, 2, 8
@@ -137,3 +137,35 @@ def test_a_transformer_has_as_many_blocks_as_it_is_given() -> None:
 def test_a_transformer_says_which_widths_its_heads_can_share() -> None:
     with pytest.raises(ConfigError, match="hidden is 12; allowed for a transformer: a multiple of 8"):
         make_memory("transformer", INPUTS, 12, generator(0))
+
+
+# --- a memory for each of several things
+
+THINGS = 4
+
+
+def each_of(kind: MemoryKind) -> tuple[Each, Tensor]:
+    """Memories of some things, and what they read."""
+    x = torch.randn(LENGTH, BATCH, THINGS, INPUTS, generator=generator(1))
+    return Each(make_memory(kind, INPUTS, HIDDEN, generator(0)), THINGS), x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_thing_is_remembered_apart_by_the_same_weights(kind: MemoryKind) -> None:
+    each, x = each_of(kind)
+    features = each.sequence(x)
+    assert features.shape == (LENGTH, BATCH, THINGS, HIDDEN)
+    for k in range(THINGS):
+        assert torch.allclose(features[:, :, k], each.memory.sequence(x[:, :, k]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memories_of_things_go_step_by_step_and_stand_still_together(kind: MemoryKind) -> None:
+    each, x = each_of(kind)
+    assert torch.allclose(each.sequence(x), stepped(each, x), rtol=1e-10, atol=1e-12)
+    moves = torch.ones(LENGTH, BATCH, dtype=torch.bool)
+    moves[2:5, 1] = False
+    found = stepped(each, x, moves)
+    alone = stepped(each, torch.cat([x[:2, 1:2], x[5:, 1:2]]))
+    assert torch.allclose(found[5:, 1], alone[2:, 0], rtol=1e-10, atol=1e-12)
+    assert torch.allclose(found[:, 0], stepped(each, x)[:, 0], rtol=1e-10, atol=1e-12)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import metarl
-from metarl import ConfigError, Sequence, Trial, generator, run_trial, unroll
-from metarl.agents import Rl2
+from metarl import Categorical, ConfigError, Sequence, Trial, generator, run_trial, unroll
+from metarl.agents import Rl2, check_agent
 from metarl.envs import make
 from metarl.ppo import returns_of
 
@@ -135,6 +135,71 @@ def test_it_reads_the_previous_action_times_its_standardised_reward() -> None:
     pulled = torch.nn.functional.one_hot(steps.last_action, 5).to(x.dtype)
     assert torch.equal(product, plain[..., 1:2] * pulled)
     assert {*product[1:].sum(-1).sign().flatten().tolist()} == {-1.0, 1.0}  # an arm that failed is told, too
+
+
+# --- a memory for each action
+
+
+def pulled(arms: int = 5, rounds: int = 6, **settings: Any) -> tuple[Rl2, Sequence]:
+    """An agent with a memory for each arm, and some trials that it played."""
+    family, rng = make(f"bandit/bernoulli-k{arms}"), generator(5)
+    agent = agent_of(family, per_action=True, action_by_reward=True, **settings)
+    for p in agent.head.parameters():  # else untrained preferences are all but equal
+        p.data.normal_(generator=rng)
+    trial = run_trial(family, agent, family.sample_tasks(7, "train", rng), [2] * rounds, rng)
+    return agent, unroll(trial)
+
+
+@pytest.mark.parametrize("layers", [(), (6,)])
+@pytest.mark.parametrize("memory", ["gru", "lstm", "transformer"])
+def test_a_memory_for_each_action_says_in_play_what_the_whole_sequence_gives(
+    memory: Any, layers: tuple[int, ...]
+) -> None:
+    agent, steps = pulled(memory=memory, layers=layers)
+    policy, value = agent.judge(steps)
+    assert (policy.log_prob(steps.action) - steps.log_prob).abs().max() < 1e-12
+    assert torch.allclose(agent.learner.scale.inverse(value), steps.value, atol=1e-12)
+
+
+def test_with_a_memory_for_each_action_their_names_do_not_matter() -> None:
+    """Had the arms other names, so would the preferences; the value would be the same."""
+    agent, steps = pulled()
+    names = torch.tensor([3, 0, 4, 2, 1])
+    renamed = steps._replace(last_action=names[steps.last_action])
+    one, two = agent.judge(steps), agent.judge(renamed)
+    assert isinstance(one.policy, Categorical)
+    assert isinstance(two.policy, Categorical)
+    assert torch.allclose(two.policy.log_probs[..., names], one.policy.log_probs, atol=1e-12)
+    assert torch.allclose(two.value, one.value, atol=1e-12)
+    assert one.policy.log_probs[-1].std(-1).min() > 1e-3  # it does tell arms apart
+
+
+def test_what_was_learned_with_a_memory_for_each_action_holds_for_any_number_of_them() -> None:
+    """Arms that were never tried are as good as each other, and leave those that were as they are."""
+    few, steps = pulled(5)
+    many, _ = pulled(50)
+    many.load_state_dict(few.state_dict())
+    one, two = few.judge(steps).policy, many.judge(steps).policy
+    assert isinstance(one, Categorical)
+    assert isinstance(two, Categorical)
+    tried = two.log_probs[..., :5] - two.log_probs[..., :1]
+    assert torch.allclose(tried, one.log_probs - one.log_probs[..., :1], atol=1e-12)
+    assert torch.equal(two.log_probs[..., 5:].amax(-1), two.log_probs[..., 5:].amin(-1))
+
+
+@pytest.mark.parametrize("update", ["ppo", "trpo"])
+def test_an_agent_with_a_memory_for_each_action_keeps_its_promises(update: Any) -> None:
+    torch.set_default_dtype(torch.float32)
+    family = make("bandit/gaussian-k5")
+    check_agent(agent_of(family, per_action=True, update=update), family)
+
+
+def test_a_memory_for_each_action_needs_actions_to_choose_from() -> None:
+    with pytest.raises(ConfigError, match=r"^agent.per_action is True; allowed where actions are"):
+        agent_of(make("navigation/maml2017"), per_action=True)
+
+
+# --- what does not pass
 
 
 def test_nothing_passes_from_task_to_task_or_from_trial_to_trial() -> None:
