@@ -167,7 +167,7 @@ class Recurrent(Remembering, nn.Module, ABC):
         """Take the step in, then act."""
         x = self.inputs(*step)
         if belief.first:
-            self.untold(x)
+            self.blank_action(x)
         features, belief = self.take_in(belief, x, step.done)
         policy, value = self.judgement(features, x)
         action = policy.sample(self.rng) if explore else policy.mode
@@ -191,13 +191,13 @@ class Recurrent(Remembering, nn.Module, ABC):
     def sequence_inputs(self, steps: Sequence) -> Tensor:
         """The inputs of whole trials, [L, B, I]."""
         x = self.inputs(steps.obs, steps.last_action, steps.last_reward, steps.done)
-        self.untold(x[0])
+        self.blank_action(x[0])
         return x
 
-    def untold(self, x: Tensor) -> None:
-        """Of a trial's first inputs: no action was taken, though a Step's zeros look like the first of them.
+    def blank_action(self, x: Tensor) -> None:
+        """Blank the action before in a trial's first inputs, in place, where each action has a memory.
 
-        What is one memory's stays so, and learned around; to memories of their own all actions are alike.
+        There is none, but a Step's zeros look like action 0's; one memory for all learns around that.
         """
         if self.per_action:
             x[..., -1 - self.action_by_reward :] = 0.0

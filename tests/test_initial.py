@@ -81,6 +81,20 @@ def test_agents_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             begun(experiment, old, **changes)
 
 
+def test_an_agent_with_a_memory_for_each_action_goes_on_with_more_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [*SMALL["bandit"], "--agent.per_action=true", "--iterations=1", "--tensorboard=null"]
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert main(["train", "bandit", *small, "--out", str(old)]) == 0
+    more = ["--family=bandit/bernoulli-k10", "--initial", str(old), "--out", str(new)]
+    assert main(["train", "bandit", *small, *more]) == 0
+    assert sessions.restored(new)[1].agent.memory.things == 10
+    capsys.readouterr()
+    assert main(["evaluate", str(old), "--family", "bandit/bernoulli-k50", "--rounds", "3 x 1"]) == 0
+    assert "bandit/bernoulli-k50" in capsys.readouterr().out
+
+
 def test_a_refusal_leaves_no_run_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "bandit", "--initial=nowhere", "--out", str(tmp_path / "new")]) != 0
     wrong = "initial is 'nowhere'; allowed: a trained run's folder (run folder 'nowhere' does not exist)"
