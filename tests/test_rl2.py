@@ -150,12 +150,12 @@ def pulled(arms: int = 5, rounds: int = 6, **settings: Any) -> tuple[Rl2, Sequen
     return agent, unroll(trial)
 
 
-@pytest.mark.parametrize("layers", [(), (6,)])
+@pytest.mark.parametrize(("layers", "again"), [((), False), ((6,), False), ((), True)])
 @pytest.mark.parametrize("memory", ["gru", "lstm", "transformer"])
 def test_a_memory_for_each_action_says_in_play_what_the_whole_sequence_gives(
-    memory: Any, layers: tuple[int, ...]
+    memory: Any, layers: tuple[int, ...], again: bool
 ) -> None:
-    agent, steps = pulled(memory=memory, layers=layers)
+    agent, steps = pulled(memory=memory, layers=layers, previous_observation=again)
     policy, value = agent.judge(steps)
     assert (policy.log_prob(steps.action) - steps.log_prob).abs().max() < 1e-12
     assert torch.allclose(agent.learner.scale.inverse(value), steps.value, atol=1e-12)
