@@ -36,6 +36,16 @@ def stepped(memory: Memory, x: Tensor, moves: Tensor | None = None) -> Tensor:
     return torch.stack(features)
 
 
+def assert_a_still_row_forgets(memory: Memory, x: Tensor) -> None:
+    """Steps [L, B, ...] during which a row does not move change nothing: the others alone give the same."""
+    moves = torch.ones(x.shape[:2], dtype=torch.bool)
+    moves[2:5, 1] = False
+    found = stepped(memory, x, moves)
+    alone = stepped(memory, torch.cat([x[:2, 1:2], x[5:, 1:2]]))
+    assert torch.allclose(found[5:, 1], alone[2:, 0], rtol=1e-10, atol=1e-12)
+    assert torch.allclose(found[:, 0], stepped(memory, x)[:, 0], rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("length", [LENGTH, LONG])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sequence_in_one_go_equals_step_by_step(kind: MemoryKind, length: int) -> None:
@@ -63,14 +73,7 @@ def test_every_step_is_remembered(kind: MemoryKind) -> None:
 @pytest.mark.parametrize("again", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_that_does_not_move_forgets_the_step(kind: MemoryKind, again: int) -> None:
-    """Steps that were not played change nothing: the others alone give the same."""
-    memory, x = make_memory(kind, INPUTS, HIDDEN, generator(0), again), inputs(LONG)
-    moves = torch.ones(LONG, BATCH, dtype=torch.bool)
-    moves[2:5, 1] = False
-    found = stepped(memory, x, moves)
-    alone = stepped(memory, torch.cat([x[:2, 1:2], x[5:, 1:2]]))
-    assert torch.allclose(found[5:, 1], alone[2:, 0], rtol=1e-10, atol=1e-12)
-    assert torch.allclose(found[:, 0], stepped(memory, x)[:, 0], rtol=1e-10, atol=1e-12)
+    assert_a_still_row_forgets(make_memory(kind, INPUTS, HIDDEN, generator(0), again), inputs(LONG))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,9 +166,4 @@ def test_each_thing_is_remembered_apart_by_the_same_weights(kind: MemoryKind) ->
 def test_the_memories_of_things_go_step_by_step_and_stand_still_together(kind: MemoryKind) -> None:
     each, x = each_of(kind)
     assert torch.allclose(each.sequence(x), stepped(each, x), rtol=1e-10, atol=1e-12)
-    moves = torch.ones(LENGTH, BATCH, dtype=torch.bool)
-    moves[2:5, 1] = False
-    found = stepped(each, x, moves)
-    alone = stepped(each, torch.cat([x[:2, 1:2], x[5:, 1:2]]))
-    assert torch.allclose(found[5:, 1], alone[2:, 0], rtol=1e-10, atol=1e-12)
-    assert torch.allclose(found[:, 0], stepped(each, x)[:, 0], rtol=1e-10, atol=1e-12)
+    assert_a_still_row_forgets(each, x)
