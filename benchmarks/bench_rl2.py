@@ -4,9 +4,9 @@
 
 Half-Cheetah goal velocity (two episodes of 200 steps, GRU of 128, two epochs of two minibatches), the same
 with an LSTM of 64 and sixteen minibatches, a bandit of ten arms (100 pulls), and one of fifty with a memory
-for each arm (an LSTM of 16, sixteen minibatches). The reference is the
-update as public code has it (VariBAD's repository): before each minibatch a cell is stepped through all
-trials, in Python. It runs in between, in the same process, on the same trials. The last line is JSON.
+for each arm (an LSTM of 16, sixteen minibatches). The reference is the update as public code has it
+(VariBAD's repository): before each minibatch a cell is stepped through all trials, in Python. It runs in
+between, in the same process, on the same trials. The last line is JSON.
 """
 
 import json
